@@ -1,0 +1,5 @@
+export * as AgentId from "./AgentId.ts"
+export * as AgentStats from "./AgentStats.ts"
+export * as Metadata from "./Metadata.ts"
+export * as Pubsub from "./Pubsub.ts"
+export * as Store from "./Store.ts"
