@@ -120,13 +120,16 @@ const accessibleBinaries = async (directory: string, owner: Owner): Promise<stri
   return Path.join(copy, "bin")
 }
 
+// SIGPIPE is ignored lest the shell itself die of saying "ready" to a process
+// that is gone by then.
 const supervisorScript = `
 bin=$1 dir=$2
 shift 2
 if "$bin/initdb" -D "$dir/data" "$@" >"$dir/log" 2>&1 &&
   "$bin/pg_ctl" -D "$dir/data" -l "$dir/log" -w start >>"$dir/log" 2>&1
 then
-  echo ready
+  trap "" PIPE
+  echo ready 2>/dev/null
   cat >/dev/null
   "$bin/pg_ctl" -D "$dir/data" -m immediate -w stop >/dev/null 2>&1
 else
