@@ -15,11 +15,14 @@
  * @since 0.1.0
  */
 import * as Context from "effect/Context"
-import type * as Effect from "effect/Effect"
+import * as DateTime from "effect/DateTime"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
 import type { AgentId } from "./AgentId.ts"
 import type { AgentStatsRow } from "./AgentStats.ts"
-import type { AgentMetadata, MetadataBatch } from "./Metadata.ts"
+import { metadataAtFault, statsAtFault } from "./internal/checkRows.ts"
+import type { AgentMetadata, Metadata, MetadataBatch } from "./Metadata.ts"
 
 /**
  * The store cannot take writes now and may later: it is down, starting,
@@ -72,7 +75,11 @@ export class Canceled extends Schema.Error<Canceled>("effect-metadata-batcher/St
   }
 }
 
-const describe = (cause: unknown): string => (cause instanceof Error ? cause.message : String(cause))
+// A driver wraps what the server said; the innermost error says it.
+const describe = (cause: unknown): string => {
+  if (!(cause instanceof Error)) return String(cause)
+  return cause.cause instanceof Error ? describe(cause.cause) : cause.message
+}
 
 /**
  * Why a store could not do what it was asked.
@@ -150,3 +157,120 @@ export class Store extends Context.Service<
     ) => Effect.Effect<ReadonlyArray<AgentMetadata>, StoreError>
   }
 >()("effect-metadata-batcher/Store") {}
+
+/**
+ * A store in the process's memory, and what it was given to append.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface MemoryStore {
+  readonly store: Store["Service"]
+  /** Every report appended so far, oldest first. */
+  readonly stats: Effect.Effect<ReadonlyArray<AgentStatsRow>>
+}
+
+/**
+ * Makes a store in memory whose appended reports can be read back. It refuses
+ * what PostgreSQL refuses, and grows without bound.
+ *
+ * **Example** (Inspecting what was written)
+ *
+ * ```ts
+ * import * as assert from "node:assert/strict"
+ * import { AgentId, Store } from "effect-metadata-batcher"
+ * import * as Effect from "effect/Effect"
+ * import * as Schema from "effect/Schema"
+ *
+ * const agentId = Schema.decodeSync(AgentId.AgentId)("3f2504e0-4f89-41d3-9a0c-0305e82c3301")
+ *
+ * const program = Effect.gen(function* () {
+ *   const { store } = yield* Store.makeMemory
+ *   yield* store.batchUpdateMetadata({
+ *     agentIds: [agentId],
+ *     keys: ["cpu"],
+ *     values: ["7 %"],
+ *     errors: [""],
+ *     collectedAt: [0]
+ *   })
+ *   const [agent] = yield* store.metadataOf([agentId])
+ *   assert.equal(agent?.facts[0]?.value, "7 %")
+ * })
+ *
+ * await Effect.runPromise(program)
+ * ```
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const makeMemory: Effect.Effect<MemoryStore> = Effect.sync(() => {
+  type Fact = Omit<Metadata, "collectedAt"> & { readonly collectedAt: number }
+  const metadata = new Map<AgentId, Map<string, Fact>>()
+  const stats = new Map<string, AgentStatsRow>()
+
+  const refuse = (atFault: ReadonlyArray<number>) =>
+    Effect.fail(rejected(new Error("PostgreSQL would refuse this"), atFault))
+
+  const put = (agentId: AgentId, fact: Fact): void => {
+    const facts = metadata.get(agentId) ?? new Map<string, Fact>()
+    metadata.set(agentId, facts)
+    const held = facts.get(fact.key)
+    if (held === undefined || fact.collectedAt >= held.collectedAt) facts.set(fact.key, fact)
+  }
+
+  return {
+    stats: Effect.sync(() => Array.from(stats.values())),
+    store: Store.of({
+      batchUpdateMetadata: (batch) =>
+        Effect.suspend(() => {
+          const atFault = metadataAtFault(batch)
+          if (atFault.length > 0) return refuse(atFault)
+          batch.agentIds.forEach((agentId, row) => {
+            const [key, value, error] = [batch.keys[row], batch.values[row], batch.errors[row]]
+            const collectedAt = batch.collectedAt[row]
+            if (key === undefined || value === undefined || error === undefined || collectedAt === undefined)
+              return
+            put(agentId, { key, value, error, collectedAt })
+          })
+          return Effect.void
+        }),
+      batchInsertStats: (rows) =>
+        Effect.suspend(() => {
+          const atFault = statsAtFault(rows)
+          if (atFault.length > 0) return refuse(atFault)
+          for (const row of rows) {
+            if (!stats.has(row.id)) stats.set(row.id, row)
+          }
+          return Effect.void
+        }),
+      metadataOf: (agentIds) =>
+        Effect.sync(() => {
+          const found: Array<AgentMetadata> = []
+          for (const agentId of new Set(agentIds)) {
+            const facts = metadata.get(agentId)
+            if (facts === undefined) continue
+            found.push({
+              agentId,
+              facts: Array.from(facts.values(), (fact) => ({
+                ...fact,
+                collectedAt: DateTime.makeUnsafe(fact.collectedAt)
+              }))
+            })
+          }
+          return found
+        })
+    })
+  }
+})
+
+/**
+ * A store in the process's memory, empty at first. `makeMemory` gives one whose
+ * appended reports a test can read.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerMemory: Layer.Layer<Store> = Layer.effect(
+  Store,
+  Effect.map(makeMemory, ({ store }) => store)
+)

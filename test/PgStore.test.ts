@@ -1,0 +1,208 @@
+import * as PgClient from "@effect/sql-pg/PgClient"
+import { assert, layer } from "@effect/vitest"
+import * as DateTime from "effect/DateTime"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import type { AgentId } from "../src/AgentId.ts"
+import type { AgentStatsRow } from "../src/AgentStats.ts"
+import * as PgStore from "../src/PgStore.ts"
+import {
+  batchOf,
+  factsOf,
+  makeAgentId,
+  makeStats,
+  StoreUnderTest,
+  storeSuite
+} from "./conformance/StoreSuite.ts"
+import * as Postgres from "./support/Postgres.ts"
+
+const time = 1_700_000_000_000
+
+const readStats = (sql: PgClient.PgClient) =>
+  Effect.map(
+    sql<Omit<AgentStatsRow, "createdAt"> & { readonly createdAt: Date }>`
+      SELECT id, created_at AS "createdAt", agent_id AS "agentId", user_id AS "userId",
+        template_id AS "templateId", workspace_id AS "workspaceId",
+        connections_by_proto AS "connectionsByProto", connection_count AS "connectionCount",
+        rx_packets AS "rxPackets", rx_bytes AS "rxBytes", tx_packets AS "txPackets", tx_bytes AS "txBytes",
+        session_count_vscode AS "sessionCountVSCode", session_count_jetbrains AS "sessionCountJetBrains",
+        session_count_reconnecting_pty AS "sessionCountReconnectingPTY",
+        session_count_ssh AS "sessionCountSSH", connection_median_latency_ms AS "connectionMedianLatencyMs"
+      FROM workspace_agent_stats`,
+    (rows) => rows.map((row) => ({ ...row, createdAt: DateTime.fromDateUnsafe(row.createdAt) }))
+  )
+
+storeSuite(
+  "PostgreSQL",
+  Layer.effect(
+    StoreUnderTest,
+    Effect.gen(function* () {
+      const sql = yield* PgClient.PgClient
+      return { store: yield* PgStore.make(), stats: Effect.orDie(readStats(sql)) }
+    })
+  ).pipe(Layer.provide(Postgres.layer))
+)
+
+layer(Postgres.layer, { excludeTestServices: true, timeout: "30 seconds" })("PgStore", (it) => {
+  it.effect("keeps the microseconds of a time", () =>
+    Effect.gen(function* () {
+      const sql = yield* PgClient.PgClient
+      const store = yield* PgStore.make()
+      const agentId = makeAgentId()
+      yield* store.batchUpdateMetadata(batchOf([[agentId, "cpu", "", time + 0.123]]))
+      const rows = yield* sql`SELECT to_char(collected_at, 'SS.US') AS seconds
+        FROM workspace_agent_metadata WHERE workspace_agent_id = ${agentId}`
+      assert.deepStrictEqual(rows, [{ seconds: "20.000123" }])
+    })
+  )
+
+  it.effect("reads times that a Date cannot hold as the nearest that it can", () =>
+    Effect.gen(function* () {
+      const sql = yield* PgClient.PgClient
+      const store = yield* PgStore.make()
+      const agentId = makeAgentId()
+      yield* sql`INSERT INTO workspace_agent_metadata VALUES
+        (${agentId}, 'future', '', '', 'infinity'), (${agentId}, 'past', '', '', '-infinity')`
+      assert.deepStrictEqual(yield* factsOf(store, agentId), {
+        future: ["", "", 8_640_000_000_000_000],
+        past: ["", "", -210_866_803_200_000]
+      })
+    })
+  )
+
+  it.effect("prepares each statement once, whatever the size of the batch", () =>
+    Effect.gen(function* () {
+      const sql = yield* Postgres.makeClient({ maxConnections: 1 })
+      const store = yield* Effect.provideService(PgStore.make(), PgClient.PgClient, sql)
+      for (const size of [1, 2, 500]) {
+        const agentIds = Array.from({ length: size }, makeAgentId)
+        yield* store.batchUpdateMetadata(batchOf(agentIds.map((agentId) => [agentId, "cpu", "", time])))
+        yield* store.batchInsertStats(agentIds.map((agentId) => makeStats({ agentId })))
+        yield* store.metadataOf(agentIds)
+      }
+      const statements = yield* sql`SELECT (generic_plans + custom_plans)::int AS executions
+        FROM pg_prepared_statements WHERE statement LIKE '%workspace_agent%'`.unprepared
+      assert.deepStrictEqual(statements, [{ executions: 3 }, { executions: 3 }, { executions: 3 }])
+    })
+  )
+
+  it.effect("lets a batch that names a key twice be split, rather than tried again as it is", () =>
+    Effect.gen(function* () {
+      const store = yield* PgStore.make()
+      const agentId = makeAgentId()
+      const { reason } = yield* Effect.flip(
+        store.batchUpdateMetadata(
+          batchOf([
+            [agentId, "cpu", "older", time],
+            [agentId, "cpu", "newer", time + 1]
+          ])
+        )
+      )
+      assert.deepInclude(reason, { _tag: "Rejected", rows: undefined })
+    })
+  )
+
+  it.effect("rejects a batch that breaks a constraint it knows nothing of, and writes none of it", () =>
+    Effect.gen(function* () {
+      const sql = yield* PgClient.PgClient
+      yield* sql`CREATE TABLE checked (LIKE workspace_agent_metadata INCLUDING ALL, CHECK (value <> 'bad'))`
+      const store = yield* PgStore.make({ metadataTable: "public.checked" })
+      const agentId = makeAgentId()
+      const { reason } = yield* Effect.flip(
+        store.batchUpdateMetadata(
+          batchOf([
+            [agentId, "a", "good", time],
+            [agentId, "b", "bad", time]
+          ])
+        )
+      )
+      assert.deepInclude(reason, { _tag: "Rejected", rows: undefined })
+      assert.deepStrictEqual(yield* factsOf(store, agentId), {})
+    })
+  )
+
+  it.effect("works through a client that renames columns", () =>
+    Effect.gen(function* () {
+      const sql = yield* Postgres.makeClient({ transformResultNames: (name) => name.toUpperCase() })
+      const store = yield* Effect.provideService(PgStore.make(), PgClient.PgClient, sql)
+      const agentId = makeAgentId()
+      yield* store.batchUpdateMetadata(batchOf([[agentId, "cpu", "7 %", time]]))
+      assert.deepStrictEqual(yield* factsOf(store, agentId), { cpu: ["7 %", "", time] })
+    })
+  )
+
+  it.effect("onlyExisting updates the rows there are, newest-wins, and passes over the others", () =>
+    Effect.gen(function* () {
+      const sql = yield* PgClient.PgClient
+      yield* sql`CREATE TABLE workspace_agents (id uuid PRIMARY KEY)`
+      yield* sql`CREATE UNLOGGED TABLE coder_metadata (
+        workspace_agent_id uuid NOT NULL,
+        display_name varchar(127) NOT NULL,
+        key varchar(127) NOT NULL,
+        script varchar(65535) NOT NULL,
+        value varchar(65535) DEFAULT '' NOT NULL,
+        error varchar(65535) DEFAULT '' NOT NULL,
+        timeout bigint NOT NULL,
+        "interval" bigint NOT NULL,
+        collected_at timestamptz DEFAULT '0001-01-01 00:00:00+00' NOT NULL,
+        PRIMARY KEY (workspace_agent_id, key),
+        FOREIGN KEY (workspace_agent_id) REFERENCES workspace_agents (id) ON DELETE CASCADE
+      )`
+      const [agentId, missing] = [makeAgentId(), makeAgentId()]
+      const insert = (id: AgentId, key: string) =>
+        sql`INSERT INTO coder_metadata (workspace_agent_id, display_name, key, script, timeout, "interval")
+          VALUES (${id}, 'CPU', ${key}, 'cat /proc/loadavg', 3, 10)`
+      yield* sql`INSERT INTO workspace_agents VALUES (${agentId})`
+      yield* insert(agentId, "cpu")
+      yield* insert(agentId, "disk")
+
+      const store = yield* PgStore.make({ metadataTable: "coder_metadata", onlyExisting: true })
+      yield* store.batchUpdateMetadata(
+        batchOf([
+          [agentId, "cpu", "7 %", time],
+          [agentId, "disk", "80 %", time],
+          [agentId, "gone", "", time],
+          [missing, "cpu", "", time]
+        ])
+      )
+      yield* store.batchUpdateMetadata(
+        batchOf([
+          [agentId, "cpu", "older", time - 1],
+          [agentId, "disk", "same time", time, "full"]
+        ])
+      )
+      assert.deepStrictEqual(yield* factsOf(store, agentId), {
+        cpu: ["7 %", "", time],
+        disk: ["same time", "full", time]
+      })
+      assert.deepStrictEqual(yield* factsOf(store, missing), {})
+    })
+  )
+
+  it.effect("onlyExisting keeps the newest of each key when many write the same keys at once", () =>
+    Effect.gen(function* () {
+      const upsert = yield* PgStore.make()
+      const update = yield* PgStore.make({ onlyExisting: true })
+      const agentId = makeAgentId()
+      const keys = Array.from({ length: 50 }, (_, key) => `key ${key}`)
+      yield* upsert.batchUpdateMetadata(batchOf(keys.map((key) => [agentId, key, "", 0])))
+      const newest = new Map<string, number>()
+      const batches = Array.from({ length: 80 }, () =>
+        batchOf(
+          keys
+            .map((key) => {
+              const at = time + Math.floor(Math.random() * 1_000_000)
+              newest.set(key, Math.max(newest.get(key) ?? 0, at))
+              return [agentId, key, `${at}`, at] as const
+            })
+            .sort(() => Math.random() - 0.5)
+        )
+      )
+      yield* Effect.forEach(batches, update.batchUpdateMetadata, { concurrency: 8, discard: true })
+      assert.deepStrictEqual(
+        yield* factsOf(update, agentId),
+        Object.fromEntries(Array.from(newest, ([key, at]) => [key, [`${at}`, "", at]]))
+      )
+    })
+  )
+})

@@ -1,0 +1,37 @@
+/**
+ * A PostgreSQL server for a test file. Each file that asks for one has its own,
+ * 0.7 s after asking, so that none sees another's tables, load or outages, and a
+ * file that needs none pays nothing.
+ *
+ * `layer` is a client of a migrated database; `layerServer` the server alone,
+ * which a test may stop, start and crash. Both need the real clock:
+ *
+ * ```ts
+ * layer(Postgres.layer, { excludeTestServices: true, timeout: "30 seconds" })("…", (it) => { … })
+ * ```
+ */
+import * as PgClient from "@effect/sql-pg/PgClient"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as EmbeddedPostgres from "../../src/app/EmbeddedPostgres.ts"
+import * as PgMigrations from "../../src/PgMigrations.ts"
+
+/** The server, and no durability: a test's data outlives no crash of the machine. */
+export const layerServer = EmbeddedPostgres.layer({ settings: { fsync: "off" } })
+
+/** A client of the server in context, as the superuser. */
+export const layerClient = (options?: Partial<PgClient.PgPoolConfig>) =>
+  Layer.unwrap(
+    Effect.map(EmbeddedPostgres.EmbeddedPostgres, ({ config }) => PgClient.layer({ ...config, ...options }))
+  )
+
+/** A server of its own, a client of it, and the tables. */
+export const layer = PgMigrations.layer().pipe(
+  Layer.provideMerge(layerClient()),
+  Layer.provideMerge(layerServer)
+)
+
+/** One more client of the server in context, with a pool of its own. */
+export const makeClient = (options?: Partial<PgClient.PgPoolConfig>) =>
+  Effect.map(Layer.build(layerClient(options)), (context) => Context.get(context, PgClient.PgClient))
