@@ -32,7 +32,7 @@ import * as SchemaTransformation from "effect/SchemaTransformation"
  */
 export const AgentId = Schema.String.pipe(
   Schema.decode(SchemaTransformation.toLowerCase()),
-  Schema.check(Schema.isGUID({ expected: "a UUID" })),
+  Schema.check(Schema.isGUID({ expected: "a UUID" }), Schema.isLowercased()),
   Schema.brand("AgentId")
 )
 

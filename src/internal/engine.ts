@@ -1,0 +1,172 @@
+import * as Clock from "effect/Clock"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import * as FiberHandle from "effect/FiberHandle"
+import * as FiberSet from "effect/FiberSet"
+import * as Queue from "effect/Queue"
+import * as Schedule from "effect/Schedule"
+import type * as Scope from "effect/Scope"
+import * as Tracer from "effect/Tracer"
+import type { Batcher, Definition, InvalidOptionError, Message, Reason, Traced } from "../Batcher.ts"
+import * as BatcherMetrics from "../BatcherMetrics.ts"
+import * as Flusher from "./flusher.ts"
+import * as Intake from "./intake.ts"
+import { Ledger } from "./ledger.ts"
+import * as Meters from "./meters.ts"
+import * as Options from "./options.ts"
+import * as Outage from "./outage.ts"
+import * as throttledLog from "./throttledLog.ts"
+
+/** The first pause after a failed write. */
+const firstRetryMillis = 100
+
+const build = Effect.fnUntraced(function* <M extends Message, Row extends Traced>(
+  definition: Definition<M, Row>
+): Effect.fn.Return<Batcher<M>, InvalidOptionError, Scope.Scope> {
+  const options = yield* Options.resolve(definition.options ?? {}, definition.defaults)
+  const clock = yield* Clock.Clock
+  const ledger = new Ledger()
+  const accumulator = yield* definition.accumulator(ledger, options.maxPending)
+  const metrics = BatcherMetrics.make({
+    prefix: options.metricsPrefix,
+    kind: definition.kind,
+    batchSizeBoundaries: definition.defaults.batchSizeBoundaries
+  })
+  const meters = yield* Meters.make({ metrics, ledger, clock, oldest: accumulator.oldest })
+  const intake = yield* Intake.make({ definition, capacity: options.capacity, ledger, meters, clock })
+  const outage = Outage.make(clock, ledger)
+  let closing = false
+
+  // The set of flushes opens first and closes last: the final flush below still adds to it and awaits it.
+  const flushes = yield* FiberSet.make<unknown>()
+  const runFlush = yield* FiberSet.runtime(flushes)<never>()
+  const awaitFlushes = Effect.suspend(() => Fiber.awaitAll(flushes))
+
+  // A jittered delay of 0.8 × interval stays below the interval.
+  const backoff = Schedule.min([
+    Schedule.exponential(Math.min(firstRetryMillis, options.interval)),
+    Schedule.spaced(0.8 * options.interval)
+  ]).pipe(Schedule.jittered)
+
+  const close = Effect.gen(function* () {
+    closing = true
+    yield* intake.close
+    yield* flushPending("shutdown").pipe(
+      Effect.andThen(awaitFlushes),
+      Effect.repeat({ schedule: backoff, while: () => ledger.pending > 0 }),
+      Effect.interruptible,
+      Effect.timeoutOption(options.shutdownTimeout)
+    )
+    const lost = yield* flusher.giveUp
+    if (lost > 0) yield* Effect.logError(`closed with ${lost} rows unwritten: they are lost`)
+  })
+  yield* Effect.addFinalizer(() => close)
+
+  const ticker = yield* FiberHandle.make<unknown, never>()
+  const recovery = yield* FiberHandle.make<unknown, never>()
+
+  const flusher: Flusher.Flusher = yield* Flusher.make({
+    definition,
+    options,
+    ledger,
+    accumulator,
+    meters,
+    outage,
+    clock,
+    onOutage: Effect.suspend(
+      (): Effect.Effect<unknown> =>
+        closing ? Effect.void : FiberHandle.run(recovery, recover, { onlyIfMissing: true })
+    )
+  })
+
+  const pendingLog = throttledLog.make(clock)
+  const drain = Effect.suspend(() => {
+    const { discarded, dropped } = ledger
+    return Effect.andThen(
+      accumulator.fold(intake.next),
+      Effect.suspend(() => {
+        const lost = ledger.dropped - dropped + ledger.discarded - discarded
+        meters.catchUp()
+        return lost === 0
+          ? Effect.void
+          : pendingLog(lost, (count) => `no room for more pending: lost ${count}`, {
+              maxPending: options.maxPending
+            })
+      })
+    )
+  })
+
+  /** Writes what is pending now, in as many batches as it takes, up to the first that fails. */
+  const flushPending = (reason: Reason): Effect.Effect<void> =>
+    Effect.flatMap(drain, () => {
+      let failed = false
+      const batches = Array.from({ length: Math.ceil(ledger.pending / options.maxBatchSize) })
+      const next = Effect.suspend(() =>
+        failed
+          ? Effect.void
+          : Effect.map(flusher.flush(reason), (outcome) => (failed ||= outcome === "failed"))
+      )
+      return Effect.forEach(batches, () => next, { concurrency: options.writeConcurrency, discard: true })
+    })
+
+  const tick = Effect.suspend(() =>
+    outage.isDown() ? Effect.void : Fiber.await(runFlush(flushPending("scheduled")))
+  )
+  const restartTicker = FiberHandle.run(ticker, Effect.schedule(tick, Schedule.spaced(options.interval)))
+
+  // Each batch has its own fiber, because its notification may still be on its way while the next is written.
+  let capacityFlushes = 0
+  const flushAtCapacity = (): void => {
+    while (
+      ledger.pending >= options.flushAt &&
+      capacityFlushes < options.writeConcurrency &&
+      !outage.isDown() &&
+      !closing
+    ) {
+      capacityFlushes += 1
+      runFlush(flusher.flush("capacity", { atLeast: options.flushAt, afterWrite: afterCapacity }))
+    }
+  }
+  const afterCapacity = Effect.suspend((): Effect.Effect<unknown> => {
+    capacityFlushes -= 1
+    flushAtCapacity()
+    return closing ? Effect.void : restartTicker
+  })
+
+  const recover: Effect.Effect<void> = Effect.schedule(
+    Effect.suspend(() => Fiber.await(runFlush(flusher.flush("scheduled")))),
+    Schedule.while(backoff, () => outage.isDown())
+  ).pipe(Effect.andThen(Effect.sync(flushAtCapacity)))
+
+  const collect = Queue.peek(intake.queue).pipe(
+    Effect.andThen(drain),
+    Effect.andThen(Effect.sync(flushAtCapacity)),
+    Effect.forever,
+    Effect.catchTag("Done", () => Effect.void)
+  )
+
+  yield* restartTicker
+  yield* Effect.forkScoped(intake.reportDrops)
+  yield* Effect.forkScoped(collect)
+
+  return {
+    offerUnsafe: intake.offerUnsafe,
+    flush: Effect.suspend(() => {
+      runFlush(flushPending("manual"))
+      return Effect.asVoid(awaitFlushes)
+    }),
+    accounting: Effect.sync(() => ({ ...ledger }))
+  }
+})
+
+/**
+ * Runs a batcher until the scope closes.
+ */
+export const make = <M extends Message, Row extends Traced>(
+  definition: Definition<M, Row>
+): Effect.Effect<Batcher<M>, InvalidOptionError, Scope.Scope> =>
+  // The batcher's fibers outlive the span that its layer is built in; nothing they do belongs to it.
+  Effect.updateContext(build(definition), (context: Context.Context<Scope.Scope>) =>
+    Context.omit(Tracer.ParentSpan)(context)
+  )

@@ -1,0 +1,64 @@
+import * as Effect from "effect/Effect"
+import type * as Tracer from "effect/Tracer"
+import type { Reason, Traced } from "../Batcher.ts"
+
+/** OpenTelemetry's default limit of links per span; exporters drop what is beyond it. */
+export const maxLinks = 128
+
+/**
+ * Runs a flush under a span of its own, linked to the spans of those whose
+ * records it writes. It has no parent: a batch belongs to many requests.
+ */
+export const root = <A, E, R>(
+  flush: Effect.Effect<A, E, R>,
+  options: {
+    readonly name: string
+    readonly reason: Reason
+    readonly rows: ReadonlyArray<Traced>
+    readonly attempt: number
+    readonly now: number
+  }
+): Effect.Effect<A, E, R> =>
+  Effect.withSpan(flush, `${options.name}.flush`, {
+    root: true,
+    captureStackTrace: false,
+    ...describe(options)
+  }) as Effect.Effect<A, E, R>
+
+const describe = (options: {
+  readonly reason: Reason
+  readonly rows: ReadonlyArray<Traced>
+  readonly attempt: number
+  readonly now: number
+}) => {
+  let oldest = options.now
+  let sum = 0
+  let spans: Set<Tracer.AnySpan> | undefined
+  for (const row of options.rows) {
+    if (row.addedAt < oldest) oldest = row.addedAt
+    sum += row.addedAt
+    if (row.span !== undefined) (spans ??= new Set()).add(row.span)
+  }
+  const links: Array<Tracer.SpanLink> = []
+  for (const span of spans ?? []) {
+    if (links.length === maxLinks) break
+    links.push({ span, attributes: {} })
+  }
+  return {
+    links,
+    attributes: {
+      "batcher.flush.reason": options.reason,
+      "batcher.flush.attempt": options.attempt,
+      "batcher.batch.size": options.rows.length,
+      "batcher.queue_wait.oldest_ms": options.now - oldest,
+      "batcher.queue_wait.mean_ms": options.now - sum / options.rows.length,
+      "batcher.links.omitted": (spans?.size ?? 0) - links.length
+    }
+  }
+}
+
+/** A step of a flush. */
+export const child =
+  (name: string, kind: Tracer.SpanKind, attributes?: Record<string, unknown> | undefined) =>
+  <A, E, R>(step: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+    Effect.withSpan(step, name, { kind, attributes, captureStackTrace: false }) as Effect.Effect<A, E, R>

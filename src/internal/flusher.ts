@@ -1,0 +1,201 @@
+import * as Cause from "effect/Cause"
+import type * as Clock from "effect/Clock"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Semaphore from "effect/Semaphore"
+import type { Accumulator, Definition, Message, Reason, Traced } from "../Batcher.ts"
+import { type StoreError, unavailable } from "../Store.ts"
+import { bounded } from "./attempt.ts"
+import * as flushSpan from "./flushSpan.ts"
+import * as isolate from "./isolate.ts"
+import type { Ledger } from "./ledger.ts"
+import type { Meters } from "./meters.ts"
+import type { Resolved } from "./options.ts"
+import type { Outage } from "./outage.ts"
+import * as throttledLog from "./throttledLog.ts"
+
+/** Notifications under way at once, beyond which they are given up and counted: a hung channel must not hold up writes. */
+const maxPublishing = 16
+
+/** How many rows that were rejected are remembered, to be written apart from clean ones. */
+const maxSuspects = 10_000
+
+/** How many discarded rows a log line names. */
+const maxNamed = 10
+
+export type Outcome = "empty" | "written" | "failed"
+
+export interface Flusher {
+  /**
+   * Takes one batch, if at least `atLeast` rows are pending, and writes and
+   * publishes it. `afterWrite` runs once the next write may start.
+   */
+  readonly flush: (
+    reason: Reason,
+    options?: {
+      readonly atLeast?: number | undefined
+      readonly afterWrite?: Effect.Effect<unknown> | undefined
+    }
+  ) => Effect.Effect<Outcome>
+  /** Counts everything not written as lost; what a late write still does is not counted any more. */
+  readonly giveUp: Effect.Effect<number>
+}
+
+export const make = Effect.fnUntraced(function* <M extends Message, Row extends Traced>(engine: {
+  readonly definition: Definition<M, Row>
+  readonly options: Resolved
+  readonly ledger: Ledger
+  readonly accumulator: Accumulator<M, Row>
+  readonly meters: Meters
+  readonly outage: Outage
+  readonly clock: Clock.Clock
+  readonly onOutage: Effect.Effect<unknown>
+}): Effect.fn.Return<Flusher> {
+  const { accumulator, clock, definition, ledger, meters, options, outage } = engine
+  const permits = yield* Semaphore.make(options.writeConcurrency)
+  const discardLog = throttledLog.make(clock)
+  const publishLog = throttledLog.make(clock)
+  const suspects = new Set<string>()
+  const identify = (row: Row) => `${definition.agentOf(row)} ${definition.keyOf(row)}`
+  let closed = false
+  let publishing = 0
+
+  const timedOut = () =>
+    Exit.fail(unavailable(new Error(`no answer within ${options.writeTimeout} ms, outcome unknown`)))
+  const write = (rows: ReadonlyArray<Row>): Effect.Effect<void, StoreError> =>
+    bounded(definition.write(rows), options.writeTimeout, timedOut).pipe(
+      // A defect says nothing about the rows: they may be written again.
+      Effect.catchDefect((defect) => Effect.fail(unavailable(defect))),
+      Effect.tapError((error) => Effect.sync(() => meters.writeFailed(error.reason._tag))),
+      flushSpan.child(`${definition.name}.write`, "client")
+    )
+
+  const writeBatch = (rows: ReadonlyArray<Row>): Effect.Effect<isolate.Outcome<Row>> => {
+    if (suspects.size === 0) return isolate.writeIsolating(write, rows, [])
+    const clean: Array<Row> = []
+    const apart: Array<Row> = []
+    for (const row of rows) (suspects.has(identify(row)) ? apart : clean).push(row)
+    return isolate.writeIsolating(write, clean, apart)
+  }
+
+  const suspect = (rows: ReadonlyArray<Row>) => {
+    for (const row of rows) {
+      if (suspects.size >= maxSuspects) {
+        for (const oldest of suspects) {
+          suspects.delete(oldest)
+          break
+        }
+      }
+      suspects.add(identify(row))
+    }
+  }
+
+  const discard = (rows: ReadonlyArray<Row>, why: string): Effect.Effect<void> => {
+    if (rows.length === 0) return Effect.void
+    ledger.inFlight -= rows.length
+    ledger.discarded += rows.length
+    const named = rows
+      .slice(0, maxNamed)
+      .map((row) => ({ agent: definition.agentOf(row), key: definition.keyOf(row) }))
+    return discardLog(rows.length, (count) => `discarded ${count} rows: ${why}`, { rows: named })
+  }
+
+  const settle = Effect.fnUntraced(function* (outcome: isolate.Outcome<Row>) {
+    if (closed) return
+    ledger.inFlight -= outcome.written.length
+    ledger.written += outcome.written.length
+    if (suspects.size > 0) for (const row of outcome.written) suspects.delete(identify(row))
+    suspect(outcome.rejected)
+    suspect(outcome.unresolved)
+    yield* discard(outcome.rejected, "rejected by the store")
+    if (outcome.unresolved.length > 0) yield* accumulator.restore(outcome.unresolved)
+    if (outcome.failure === undefined) return yield* outage.succeeded
+    if (options.onWriteFailure === "discard") {
+      return yield* discard(outcome.unwritten, outcome.failure.message)
+    }
+    yield* accumulator.restore(outcome.unwritten)
+    yield* outage.failed(outcome.failure)
+    yield* engine.onOutage
+  })
+
+  const publishFailed = (error: unknown, count: number) => {
+    meters.publishFailed(count)
+    return publishLog(count, (total) => `failed to publish ${total} notifications`, { error })
+  }
+
+  const publish = (agents: ReadonlyArray<string>): Effect.Effect<void> => {
+    if (definition.notification === undefined) return Effect.void
+    const payloads = definition.notification.encode(agents)
+    if (publishing === maxPublishing)
+      return publishFailed(`${maxPublishing} are under way already`, payloads.length)
+    publishing += 1
+    return bounded(definition.notification.publish(payloads), options.writeTimeout, () =>
+      Exit.die("no answer in time")
+    ).pipe(
+      flushSpan.child(`${definition.name}.publish`, "producer"),
+      Effect.catchCause((cause) => publishFailed(Cause.squash(cause), payloads.length)),
+      Effect.ensuring(Effect.sync(() => (publishing -= 1)))
+    )
+  }
+
+  const writeAndPublish = Effect.fnUntraced(function* (
+    rows: ReadonlyArray<Row>,
+    reason: Reason,
+    afterWrite: Effect.Effect<unknown>
+  ) {
+    const start = clock.currentTimeMillisUnsafe()
+    const { failure, written } = yield* Effect.flatMap(writeBatch(rows), (outcome) =>
+      Effect.as(settle(outcome), outcome)
+    ).pipe(Effect.ensuring(Effect.andThen(permits.release(1), afterWrite)))
+    if (written.length > 0) {
+      const rowsByAgent = countByAgent(written)
+      meters.catchUp()
+      yield* publish(Array.from(rowsByAgent.keys()))
+      meters.flushed(reason, rowsByAgent, written.length, (clock.currentTimeMillisUnsafe() - start) / 1000)
+      yield* Effect.logDebug("flushed", written.length, "rows", reason)
+    }
+    // Failing inside the span marks it as failed; the outage has been logged.
+    if (failure !== undefined) yield* Effect.fail(failure)
+  })
+
+  const countByAgent = (rows: ReadonlyArray<Row>): Map<string, number> => {
+    const counts = new Map<string, number>()
+    // Rows of one agent stand together, so that the map is asked once per agent.
+    for (let start = 0, end = 1; start < rows.length; start = end++) {
+      const agent = definition.agentOf(rows[start] as Row)
+      while (end < rows.length && definition.agentOf(rows[end] as Row) === agent) end += 1
+      counts.set(agent, (counts.get(agent) ?? 0) + end - start)
+    }
+    return counts
+  }
+
+  return {
+    flush: Effect.fnUntraced(function* (reason, { afterWrite = Effect.void, atLeast = 1 } = {}) {
+      yield* permits.take(1)
+      const rows = ledger.pending >= atLeast ? yield* accumulator.take(options.maxBatchSize) : []
+      if (rows.length === 0) {
+        yield* permits.release(1)
+        yield* afterWrite
+        return "empty"
+      }
+      return yield* flushSpan
+        .root(writeAndPublish(rows, reason, afterWrite), {
+          name: definition.name,
+          reason,
+          rows,
+          attempt: outage.attempts() + 1,
+          now: clock.currentTimeMillisUnsafe()
+        })
+        .pipe(Effect.match({ onSuccess: () => "written" as const, onFailure: () => "failed" as const }))
+    }),
+    giveUp: Effect.sync(() => {
+      closed = true
+      const lost = ledger.pending + ledger.inFlight
+      ledger.pending = 0
+      ledger.inFlight = 0
+      ledger.discarded += lost
+      meters.catchUp()
+      return lost
+    })
+  }
+})

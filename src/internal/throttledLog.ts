@@ -1,0 +1,31 @@
+import type * as Clock from "effect/Clock"
+import * as Effect from "effect/Effect"
+
+/** How far apart two warnings of one kind stay. */
+export const warningIntervalMillis = 10_000
+
+/**
+ * A log line that a busy failure cannot turn into a flood: a warning at most
+ * every 10 seconds, with the count since the last one; between two, a debug
+ * line with what the call itself counted.
+ */
+export const make = (clock: Clock.Clock) => {
+  let lastWarning = Number.NEGATIVE_INFINITY
+  let sinceWarning = 0
+  return (
+    count: number,
+    message: (count: number) => string,
+    annotations: Readonly<Record<string, unknown>>
+  ): Effect.Effect<void> =>
+    Effect.suspend(() => {
+      const now = clock.currentTimeMillisUnsafe()
+      sinceWarning += count
+      if (now - lastWarning < warningIntervalMillis) {
+        return Effect.logDebug(message(count))
+      }
+      const total = sinceWarning
+      lastWarning = now
+      sinceWarning = 0
+      return Effect.logWarning(message(total))
+    }).pipe(Effect.annotateLogs(annotations))
+}
