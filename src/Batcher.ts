@@ -69,12 +69,13 @@ export interface Accounting {
 }
 
 /**
- * What a message in the queue and a row in a batch have in common.
+ * One offer: `size` records travelling through the queue together.
  *
  * @category models
  * @since 0.1.0
  */
-export interface Traced {
+export interface Message {
+  readonly size: number
   /** When it was added, in milliseconds since the epoch. */
   readonly addedAt: number
   /** The span of the caller who added it, if that is sampled. */
@@ -82,13 +83,13 @@ export interface Traced {
 }
 
 /**
- * One offer: `size` records travelling through the queue together.
+ * One record of a batch, with the message that brought it.
  *
  * @category models
  * @since 0.1.0
  */
-export interface Message extends Traced {
-  readonly size: number
+export interface Row<out M extends Message> {
+  readonly origin: M
 }
 
 /**
@@ -109,10 +110,10 @@ export interface Message extends Traced {
  * @category models
  * @since 0.1.0
  */
-export interface Accumulator<in Message, in out Row> {
-  readonly fold: (next: () => Message | undefined) => Effect.Effect<void>
-  readonly take: (max: number) => Effect.Effect<ReadonlyArray<Row>>
-  readonly restore: (rows: ReadonlyArray<Row>) => Effect.Effect<void>
+export interface Accumulator<in M, in out R> {
+  readonly fold: (next: () => M | undefined) => Effect.Effect<void>
+  readonly take: (max: number) => Effect.Effect<ReadonlyArray<R>>
+  readonly restore: (rows: ReadonlyArray<R>) => Effect.Effect<void>
   /** When the longest waiting row was added; read at scrape time. */
   readonly oldest: () => number | undefined
 }
@@ -155,7 +156,7 @@ export interface Options {
  * @category models
  * @since 0.1.0
  */
-export interface Definition<M extends Message, Row extends Traced> {
+export interface Definition<M extends Message, R extends Row<M>> {
   /** Names spans and annotates logs, for example `"MetadataBatcher"`. */
   readonly name: string
   /** Names metrics: `{metricsPrefix}_{kind}_…`. */
@@ -168,9 +169,9 @@ export interface Definition<M extends Message, Row extends Traced> {
     readonly flushAtShare: number
     readonly batchSizeBoundaries?: ReadonlyArray<number> | undefined
   }
-  readonly accumulator: (ledger: Ledger, maxPending: number) => Effect.Effect<Accumulator<M, Row>>
+  readonly accumulator: (ledger: Ledger, maxPending: number) => Effect.Effect<Accumulator<M, R>>
   /** Writes all rows or none. Must be safe to run again with the same rows. */
-  readonly write: (rows: ReadonlyArray<Row>) => Effect.Effect<void, StoreError>
+  readonly write: (rows: ReadonlyArray<R>) => Effect.Effect<void, StoreError>
   /** Tells others whose rows were written: once per flush, after its rows are committed. */
   readonly notification?:
     | {
@@ -180,10 +181,10 @@ export interface Definition<M extends Message, Row extends Traced> {
     | undefined
   /** The first `size` records of a message of which the queue has no room for all. */
   readonly truncate: (message: M, size: number) => M
-  /** The agent a row or message belongs to. */
-  readonly agentOf: (item: M | Row) => string
+  /** The agent a message came from. */
+  readonly agentOf: (message: M) => string
   /** What tells a row from the others of its agent, for logs: never its value. */
-  readonly keyOf: (row: Row) => string
+  readonly keyOf: (row: R) => string
 }
 
 /**

@@ -166,7 +166,7 @@ export const make = Effect.fnUntraced(function* (
       publish: (payloads) => pubsub.publish(metadataBatchChannel, payloads)
     },
     truncate: (report, size) => ({ ...report, size, facts: report.facts.slice(0, size) }),
-    agentOf: (item) => item.agentId,
+    agentOf: (report) => report.agentId,
     keyOf: (row) => row.fact.key
   })
 
@@ -222,17 +222,19 @@ export const layerConfig = (
   Layer.effect(MetadataBatcher, Effect.flatMap(Config.unwrap(config), make))
 
 const toBatch = (rows: ReadonlyArray<newestWins.Row>): MetadataBatch => {
-  const agentIds: Array<AgentId> = []
-  const keys: Array<string> = []
-  const values: Array<string> = []
-  const errors: Array<string> = []
-  const collectedAt: Array<number> = []
-  for (const { agentId, fact } of rows) {
-    agentIds.push(agentId)
-    keys.push(fact.key)
-    values.push(fact.value)
-    errors.push(fact.error)
-    collectedAt.push(fact.collectedAt.epochMilliseconds)
+  const size = rows.length
+  const agentIds = new Array<AgentId>(size)
+  const keys = new Array<string>(size)
+  const values = new Array<string>(size)
+  const errors = new Array<string>(size)
+  const collectedAt = new Array<number>(size)
+  for (let i = 0; i < size; i++) {
+    const { fact, origin } = rows[i] as newestWins.Row
+    agentIds[i] = origin.agentId
+    keys[i] = fact.key
+    values[i] = fact.value
+    errors[i] = fact.error
+    collectedAt[i] = fact.collectedAt.epochMilliseconds
   }
   return { agentIds, keys, values, errors, collectedAt }
 }

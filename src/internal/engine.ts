@@ -1,5 +1,6 @@
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as FiberHandle from "effect/FiberHandle"
@@ -8,7 +9,7 @@ import * as Queue from "effect/Queue"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import * as Tracer from "effect/Tracer"
-import type { Batcher, Definition, InvalidOptionError, Message, Reason, Traced } from "../Batcher.ts"
+import type { Batcher, Definition, InvalidOptionError, Message, Reason, Row } from "../Batcher.ts"
 import * as BatcherMetrics from "../BatcherMetrics.ts"
 import * as Flusher from "./flusher.ts"
 import * as Intake from "./intake.ts"
@@ -21,8 +22,8 @@ import * as throttledLog from "./throttledLog.ts"
 /** The first pause after a failed write. */
 const firstRetryMillis = 100
 
-const build = Effect.fnUntraced(function* <M extends Message, Row extends Traced>(
-  definition: Definition<M, Row>
+const build = Effect.fnUntraced(function* <M extends Message, R extends Row<M>>(
+  definition: Definition<M, R>
 ): Effect.fn.Return<Batcher<M>, InvalidOptionError, Scope.Scope> {
   const options = yield* Options.resolve(definition.options ?? {}, definition.defaults)
   const clock = yield* Clock.Clock
@@ -63,7 +64,6 @@ const build = Effect.fnUntraced(function* <M extends Message, Row extends Traced
   })
   yield* Effect.addFinalizer(() => close)
 
-  const ticker = yield* FiberHandle.make<unknown, never>()
   const recovery = yield* FiberHandle.make<unknown, never>()
 
   const flusher: Flusher.Flusher = yield* Flusher.make({
@@ -81,21 +81,22 @@ const build = Effect.fnUntraced(function* <M extends Message, Row extends Traced
   })
 
   const pendingLog = throttledLog.make(clock)
-  const drain = Effect.suspend(() => {
-    const { discarded, dropped } = ledger
-    return Effect.andThen(
-      accumulator.fold(intake.next),
-      Effect.suspend(() => {
-        const lost = ledger.dropped - dropped + ledger.discarded - discarded
-        meters.catchUp()
-        return lost === 0
-          ? Effect.void
-          : pendingLog(lost, (count) => `no room for more pending: lost ${count}`, {
-              maxPending: options.maxPending
-            })
-      })
-    )
-  })
+  const fold = (next: () => M | undefined) =>
+    Effect.suspend(() => {
+      const { discarded, dropped } = ledger
+      return Effect.andThen(
+        accumulator.fold(next),
+        Effect.suspend(() => {
+          const lost = ledger.dropped - dropped + ledger.discarded - discarded
+          meters.catchUp()
+          if (lost === 0) return Effect.void
+          return pendingLog(lost, (count) => `lost ${count}: maxPending reached, or not what they should be`, {
+            maxPending: options.maxPending
+          })
+        })
+      )
+    })
+  const drain = fold(intake.next)
 
   /** Writes what is pending now, in as many batches as it takes, up to the first that fails. */
   const flushPending = (reason: Reason): Effect.Effect<void> =>
@@ -110,28 +111,38 @@ const build = Effect.fnUntraced(function* <M extends Message, Row extends Traced
       return Effect.forEach(batches, () => next, { concurrency: options.writeConcurrency, discard: true })
     })
 
-  const tick = Effect.suspend(() =>
-    outage.isDown() ? Effect.void : Fiber.await(runFlush(flushPending("scheduled")))
+  // A flush at capacity puts the scheduled one off by moving this, which costs nothing; restarting the fiber would.
+  let scheduledAt = clock.currentTimeMillisUnsafe() + options.interval
+  const untilScheduled = () => Math.max(0, scheduledAt - clock.currentTimeMillisUnsafe())
+  const putOffScheduled = () => {
+    scheduledAt = clock.currentTimeMillisUnsafe() + options.interval
+  }
+  const tick = Effect.suspend(() => {
+    if (untilScheduled() > 0) return Effect.void
+    putOffScheduled()
+    return outage.isDown() ? Effect.void : Fiber.await(runFlush(flushPending("scheduled")))
+  })
+  const ticks = Schedule.modifyDelay(Schedule.spaced(options.interval), () =>
+    Effect.sync(() => Duration.millis(untilScheduled()))
   )
-  const restartTicker = FiberHandle.run(ticker, Effect.schedule(tick, Schedule.spaced(options.interval)))
 
   // Each batch has its own fiber, because its notification may still be on its way while the next is written.
   let capacityFlushes = 0
+  const isFlushDue = () =>
+    ledger.pending >= options.flushAt &&
+    capacityFlushes < options.writeConcurrency &&
+    !outage.isDown() &&
+    !closing
   const flushAtCapacity = (): void => {
-    while (
-      ledger.pending >= options.flushAt &&
-      capacityFlushes < options.writeConcurrency &&
-      !outage.isDown() &&
-      !closing
-    ) {
+    while (isFlushDue()) {
       capacityFlushes += 1
       runFlush(flusher.flush("capacity", { atLeast: options.flushAt, afterWrite: afterCapacity }))
     }
   }
-  const afterCapacity = Effect.suspend((): Effect.Effect<unknown> => {
+  const afterCapacity = Effect.sync(() => {
     capacityFlushes -= 1
+    putOffScheduled()
     flushAtCapacity()
-    return closing ? Effect.void : restartTicker
   })
 
   const recover: Effect.Effect<void> = Effect.schedule(
@@ -139,14 +150,16 @@ const build = Effect.fnUntraced(function* <M extends Message, Row extends Traced
     Schedule.while(backoff, () => outage.isDown())
   ).pipe(Effect.andThen(Effect.sync(flushAtCapacity)))
 
+  // Stops at a full batch that can be flushed at once: what is taken whole costs less than what has to be picked out.
+  const nextUpToBatch = () => (isFlushDue() ? undefined : intake.next())
   const collect = Queue.peek(intake.queue).pipe(
-    Effect.andThen(drain),
+    Effect.andThen(fold(nextUpToBatch)),
     Effect.andThen(Effect.sync(flushAtCapacity)),
-    Effect.forever,
+    Effect.forever({ disableYield: true }),
     Effect.catchTag("Done", () => Effect.void)
   )
 
-  yield* restartTicker
+  yield* Effect.forkScoped(Effect.schedule(tick, ticks))
   yield* Effect.forkScoped(intake.reportDrops)
   yield* Effect.forkScoped(collect)
 
@@ -163,8 +176,8 @@ const build = Effect.fnUntraced(function* <M extends Message, Row extends Traced
 /**
  * Runs a batcher until the scope closes.
  */
-export const make = <M extends Message, Row extends Traced>(
-  definition: Definition<M, Row>
+export const make = <M extends Message, R extends Row<M>>(
+  definition: Definition<M, R>
 ): Effect.Effect<Batcher<M>, InvalidOptionError, Scope.Scope> =>
   // The batcher's fibers outlive the span that its layer is built in; nothing they do belongs to it.
   Effect.updateContext(build(definition), (context: Context.Context<Scope.Scope>) =>

@@ -1,6 +1,6 @@
 import * as Effect from "effect/Effect"
 import type * as Tracer from "effect/Tracer"
-import type { Reason, Traced } from "../Batcher.ts"
+import type { Message, Reason, Row } from "../Batcher.ts"
 
 /** OpenTelemetry's default limit of links per span; exporters drop what is beyond it. */
 export const maxLinks = 128
@@ -14,30 +14,41 @@ export const root = <A, E, R>(
   options: {
     readonly name: string
     readonly reason: Reason
-    readonly rows: ReadonlyArray<Traced>
+    readonly rows: ReadonlyArray<Row<Message>>
     readonly attempt: number
     readonly now: number
   }
 ): Effect.Effect<A, E, R> =>
-  Effect.withSpan(flush, `${options.name}.flush`, {
-    root: true,
-    captureStackTrace: false,
-    ...describe(options)
-  }) as Effect.Effect<A, E, R>
+  whenTraced(
+    flush,
+    () =>
+      Effect.withSpan(flush, `${options.name}.flush`, {
+        root: true,
+        captureStackTrace: false,
+        ...describe(options)
+      }) as Effect.Effect<A, E, R>
+  )
+
+/** Without a tracer nobody sees a span, which costs as much as writing the columns of a batch. */
+const whenTraced = <A, E, R>(
+  untraced: Effect.Effect<A, E, R>,
+  traced: () => Effect.Effect<A, E, R>
+): Effect.Effect<A, E, R> =>
+  Effect.withFiber(({ cache }) => (cache.tracerEnabled && cache.tracer !== undefined ? traced() : untraced))
 
 const describe = (options: {
   readonly reason: Reason
-  readonly rows: ReadonlyArray<Traced>
+  readonly rows: ReadonlyArray<Row<Message>>
   readonly attempt: number
   readonly now: number
 }) => {
   let oldest = options.now
   let sum = 0
   let spans: Set<Tracer.AnySpan> | undefined
-  for (const row of options.rows) {
-    if (row.addedAt < oldest) oldest = row.addedAt
-    sum += row.addedAt
-    if (row.span !== undefined) (spans ??= new Set()).add(row.span)
+  for (const { origin } of options.rows) {
+    if (origin.addedAt < oldest) oldest = origin.addedAt
+    sum += origin.addedAt
+    if (origin.span !== undefined) (spans ??= new Set()).add(origin.span)
   }
   const links: Array<Tracer.SpanLink> = []
   for (const span of spans ?? []) {
@@ -61,4 +72,8 @@ const describe = (options: {
 export const child =
   (name: string, kind: Tracer.SpanKind, attributes?: Record<string, unknown> | undefined) =>
   <A, E, R>(step: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
-    Effect.withSpan(step, name, { kind, attributes, captureStackTrace: false }) as Effect.Effect<A, E, R>
+    whenTraced(
+      step,
+      () =>
+        Effect.withSpan(step, name, { kind, attributes, captureStackTrace: false }) as Effect.Effect<A, E, R>
+    )

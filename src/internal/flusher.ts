@@ -3,7 +3,7 @@ import type * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Semaphore from "effect/Semaphore"
-import type { Accumulator, Definition, Message, Reason, Traced } from "../Batcher.ts"
+import type { Accumulator, Definition, Message, Reason, Row } from "../Batcher.ts"
 import { type StoreError, unavailable } from "../Store.ts"
 import { bounded } from "./attempt.ts"
 import * as flushSpan from "./flushSpan.ts"
@@ -41,11 +41,11 @@ export interface Flusher {
   readonly giveUp: Effect.Effect<number>
 }
 
-export const make = Effect.fnUntraced(function* <M extends Message, Row extends Traced>(engine: {
-  readonly definition: Definition<M, Row>
+export const make = Effect.fnUntraced(function* <M extends Message, R extends Row<M>>(engine: {
+  readonly definition: Definition<M, R>
   readonly options: Resolved
   readonly ledger: Ledger
-  readonly accumulator: Accumulator<M, Row>
+  readonly accumulator: Accumulator<M, R>
   readonly meters: Meters
   readonly outage: Outage
   readonly clock: Clock.Clock
@@ -56,13 +56,13 @@ export const make = Effect.fnUntraced(function* <M extends Message, Row extends 
   const discardLog = throttledLog.make(clock)
   const publishLog = throttledLog.make(clock)
   const suspects = new Set<string>()
-  const identify = (row: Row) => `${definition.agentOf(row)} ${definition.keyOf(row)}`
+  const identify = (row: R) => `${definition.agentOf(row.origin)} ${definition.keyOf(row)}`
   let closed = false
   let publishing = 0
 
   const timedOut = () =>
     Exit.fail(unavailable(new Error(`no answer within ${options.writeTimeout} ms, outcome unknown`)))
-  const write = (rows: ReadonlyArray<Row>): Effect.Effect<void, StoreError> =>
+  const write = (rows: ReadonlyArray<R>): Effect.Effect<void, StoreError> =>
     bounded(definition.write(rows), options.writeTimeout, timedOut).pipe(
       // A defect says nothing about the rows: they may be written again.
       Effect.catchDefect((defect) => Effect.fail(unavailable(defect))),
@@ -70,15 +70,15 @@ export const make = Effect.fnUntraced(function* <M extends Message, Row extends 
       flushSpan.child(`${definition.name}.write`, "client")
     )
 
-  const writeBatch = (rows: ReadonlyArray<Row>): Effect.Effect<isolate.Outcome<Row>> => {
+  const writeBatch = (rows: ReadonlyArray<R>): Effect.Effect<isolate.Outcome<R>> => {
     if (suspects.size === 0) return isolate.writeIsolating(write, rows, [])
-    const clean: Array<Row> = []
-    const apart: Array<Row> = []
+    const clean: Array<R> = []
+    const apart: Array<R> = []
     for (const row of rows) (suspects.has(identify(row)) ? apart : clean).push(row)
     return isolate.writeIsolating(write, clean, apart)
   }
 
-  const suspect = (rows: ReadonlyArray<Row>) => {
+  const suspect = (rows: ReadonlyArray<R>) => {
     for (const row of rows) {
       if (suspects.size >= maxSuspects) {
         for (const oldest of suspects) {
@@ -90,17 +90,17 @@ export const make = Effect.fnUntraced(function* <M extends Message, Row extends 
     }
   }
 
-  const discard = (rows: ReadonlyArray<Row>, why: string): Effect.Effect<void> => {
+  const discard = (rows: ReadonlyArray<R>, why: string): Effect.Effect<void> => {
     if (rows.length === 0) return Effect.void
     ledger.inFlight -= rows.length
     ledger.discarded += rows.length
     const named = rows
       .slice(0, maxNamed)
-      .map((row) => ({ agent: definition.agentOf(row), key: definition.keyOf(row) }))
+      .map((row) => ({ agent: definition.agentOf(row.origin), key: definition.keyOf(row) }))
     return discardLog(rows.length, (count) => `discarded ${count} rows: ${why}`, { rows: named })
   }
 
-  const settle = Effect.fnUntraced(function* (outcome: isolate.Outcome<Row>) {
+  const settle = Effect.fnUntraced(function* (outcome: isolate.Outcome<R>) {
     if (closed) return
     ledger.inFlight -= outcome.written.length
     ledger.written += outcome.written.length
@@ -139,7 +139,7 @@ export const make = Effect.fnUntraced(function* <M extends Message, Row extends 
   }
 
   const writeAndPublish = Effect.fnUntraced(function* (
-    rows: ReadonlyArray<Row>,
+    rows: ReadonlyArray<R>,
     reason: Reason,
     afterWrite: Effect.Effect<unknown>
   ) {
@@ -158,12 +158,12 @@ export const make = Effect.fnUntraced(function* <M extends Message, Row extends 
     if (failure !== undefined) yield* Effect.fail(failure)
   })
 
-  const countByAgent = (rows: ReadonlyArray<Row>): Map<string, number> => {
+  const countByAgent = (rows: ReadonlyArray<R>): Map<string, number> => {
     const counts = new Map<string, number>()
     // Rows of one agent stand together, so that the map is asked once per agent.
     for (let start = 0, end = 1; start < rows.length; start = end++) {
-      const agent = definition.agentOf(rows[start] as Row)
-      while (end < rows.length && definition.agentOf(rows[end] as Row) === agent) end += 1
+      const agent = definition.agentOf((rows[start] as R).origin)
+      while (end < rows.length && definition.agentOf((rows[end] as R).origin) === agent) end += 1
       counts.set(agent, (counts.get(agent) ?? 0) + end - start)
     }
     return counts

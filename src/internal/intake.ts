@@ -2,7 +2,7 @@ import type * as Cause from "effect/Cause"
 import type * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Queue from "effect/Queue"
-import type { Definition, Message, Traced } from "../Batcher.ts"
+import type { Definition, Message, Row } from "../Batcher.ts"
 import type { Ledger } from "./ledger.ts"
 import type { Meters } from "./meters.ts"
 import * as throttledLog from "./throttledLog.ts"
@@ -19,8 +19,8 @@ export interface Intake<M> {
   readonly close: Effect.Effect<void>
 }
 
-export const make = Effect.fnUntraced(function* <M extends Message, Row extends Traced>(options: {
-  readonly definition: Definition<M, Row>
+export const make = Effect.fnUntraced(function* <M extends Message, R extends Row<M>>(options: {
+  readonly definition: Definition<M, R>
   readonly capacity: number
   readonly ledger: Ledger
   readonly meters: Meters

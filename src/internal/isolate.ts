@@ -11,7 +11,7 @@ export const maxIsolationStatements = 64
 
 /** What became of the rows of one flush. */
 export interface Outcome<Row> {
-  readonly written: Array<Row>
+  written: ReadonlyArray<Row>
   readonly rejected: Array<Row>
   /** Rows whose write failed for a reason that can pass. */
   readonly unwritten: Array<Row>
@@ -47,7 +47,8 @@ export const writeIsolating = <Row>(
       }
       return Effect.matchEffect(write(rows), {
         onSuccess: () => {
-          append(outcome.written, rows)
+          // Nearly always the one statement of the flush: no need to copy its rows.
+          outcome.written = outcome.written.length === 0 ? rows : outcome.written.concat(rows)
           return Effect.void
         },
         onFailure: (error) => {

@@ -3,9 +3,8 @@ import * as HashMap from "effect/HashMap"
 import * as MutableList from "effect/MutableList"
 import * as Option from "effect/Option"
 import * as Ref from "effect/Ref"
-import type * as Tracer from "effect/Tracer"
 import type { AgentId } from "../AgentId.ts"
-import type { Accumulator, Message, Traced } from "../Batcher.ts"
+import type { Accumulator, Message } from "../Batcher.ts"
 import type { Metadata } from "../Metadata.ts"
 import type { Ledger } from "./ledger.ts"
 
@@ -15,19 +14,21 @@ export interface Report extends Message {
   readonly facts: ReadonlyArray<Metadata>
 }
 
-/** A fact waiting to be written. Replaced in place by newer ones, until it is taken. */
-export interface Row extends Traced {
-  readonly agentId: AgentId
+/** A fact waiting to be written, with the report that brought it. Replaced in place by newer ones, until it is taken. */
+export interface Row {
+  origin: Report
   fact: Metadata
-  addedAt: number
-  span: Tracer.AnySpan | undefined
 }
 
 /** The waiting rows of one agent, by key. */
 interface Bucket {
   readonly agentId: AgentId
   readonly rows: Map<string, Row>
+  /** Since when the agent has had something to write. */
+  readonly since: number
 }
+
+type Buckets = HashMap.HashMap<AgentId, Bucket>
 
 /**
  * Keeps the newest fact per agent and key: one `HashMap` entry per agent, with
@@ -43,56 +44,58 @@ export const make = Effect.fnUntraced(function* (
   // The buckets in the order in which they began to wait. A HashMap has none, and those it lists last would starve.
   const order = MutableList.make<Bucket>()
 
-  const addBucket = (buckets: HashMap.HashMap<AgentId, Bucket>, agentId: AgentId): Bucket => {
-    const bucket: Bucket = { agentId, rows: new Map() }
+  const bucketOf = (buckets: Buckets, agentId: AgentId): Bucket | undefined =>
+    Option.getOrUndefined(HashMap.get(buckets, agentId))
+
+  const addBucket = (buckets: Buckets, agentId: AgentId, since: number): Bucket => {
+    const bucket: Bucket = { agentId, rows: new Map(), since }
     HashMap.set(buckets, agentId, bucket)
     MutableList.append(order, bucket)
     return bucket
   }
 
-  const foldReport = (buckets: HashMap.HashMap<AgentId, Bucket>, report: Report): void => {
-    const { addedAt, agentId, facts, size, span } = report
-    let room = maxPending - ledger.pending - ledger.inFlight
-    const found = HashMap.get(buckets, agentId)
-    if (room <= 0 && Option.isNone(found)) {
+  const foldReport = (buckets: Buckets, report: Report): void => {
+    const { agentId, facts, size } = report
+    const room = maxPending - ledger.pending - ledger.inFlight
+    const bucket =
+      bucketOf(buckets, agentId) ?? (room > 0 ? addBucket(buckets, agentId, report.addedAt) : undefined)
+    if (bucket === undefined) {
       ledger.dropped += size
       return
     }
-    const { rows } = Option.isSome(found) ? found.value : addBucket(buckets, agentId)
-    for (let i = 0; i < size; i++) {
-      const fact = facts[i] as Metadata
-      const row = rows.get(fact.key)
-      if (row === undefined) {
-        if (room > 0) {
-          rows.set(fact.key, { agentId, fact, addedAt, span })
-          ledger.pending += 1
-          room -= 1
-        } else {
-          ledger.dropped += 1
-        }
-      } else {
-        if (fact.collectedAt.epochMilliseconds >= row.fact.collectedAt.epochMilliseconds) {
-          row.fact = fact
-          row.span = span
-        }
-        ledger.superseded += 1
-      }
-    }
-  }
-
-  /** A fact that is none (types do not bind JavaScript) must not end the collector, nor go uncounted. */
-  const foldSafely = (buckets: HashMap.HashMap<AgentId, Bucket>, report: Report): void => {
-    const before = ledger.pending + ledger.superseded + ledger.dropped
+    const { rows } = bucket
+    let added = 0
+    let superseded = 0
+    let dropped = 0
     try {
-      foldReport(buckets, report)
+      for (let i = 0; i < size; i++) {
+        const fact = facts[i] as Metadata
+        const row = rows.get(fact.key)
+        if (row !== undefined) {
+          if (fact.collectedAt.epochMilliseconds >= row.fact.collectedAt.epochMilliseconds) {
+            row.fact = fact
+            row.origin = report
+          }
+          superseded += 1
+        } else if (added < room) {
+          rows.set(fact.key, { origin: report, fact })
+          added += 1
+        } else {
+          dropped += 1
+        }
+      }
     } catch {
-      ledger.discarded += report.size - (ledger.pending + ledger.superseded + ledger.dropped - before)
+      // A fact that is none: types do not bind JavaScript. It must not end the collector, and what follows it is lost.
     }
+    ledger.pending += added
+    ledger.superseded += superseded
+    ledger.dropped += dropped
+    ledger.discarded += size - added - superseded - dropped
   }
 
-  const restoreRow = (buckets: HashMap.HashMap<AgentId, Bucket>, row: Row): void => {
-    const found = HashMap.get(buckets, row.agentId)
-    const { rows } = Option.isSome(found) ? found.value : addBucket(buckets, row.agentId)
+  const restoreRow = (buckets: Buckets, row: Row): void => {
+    const { addedAt, agentId } = row.origin
+    const { rows } = bucketOf(buckets, agentId) ?? addBucket(buckets, agentId, addedAt)
     const newer = rows.get(row.fact.key)
     ledger.inFlight -= 1
     if (newer === undefined) {
@@ -101,42 +104,47 @@ export const make = Effect.fnUntraced(function* (
       return
     }
     ledger.superseded += 1
-    newer.addedAt = row.addedAt
     // What came during the write is the later add: it wins when the times are equal.
     if (row.fact.collectedAt.epochMilliseconds > newer.fact.collectedAt.epochMilliseconds) {
       newer.fact = row.fact
-      newer.span = row.span
+      newer.origin = row.origin
     }
+  }
+
+  /** Moves rows over until `taken` holds `max`; true when none is left. */
+  const takeFrom = ({ rows }: Bucket, max: number, taken: Array<Row>): boolean => {
+    if (rows.size <= max - taken.length) {
+      for (const row of rows.values()) taken.push(row)
+      return true
+    }
+    for (const [key, row] of rows) {
+      if (taken.length === max) break
+      taken.push(row)
+      rows.delete(key)
+    }
+    return false
   }
 
   return {
     fold: (next) =>
       Ref.update(pending, (buckets) =>
         HashMap.mutate(buckets, (draft) => {
-          for (let report = next(); report !== undefined; report = next()) foldSafely(draft, report)
+          for (let report = next(); report !== undefined; report = next()) foldReport(draft, report)
         })
       ),
 
     take: (max) =>
       Ref.modify(pending, (buckets) => {
         const taken: Array<Row> = []
-        const left = HashMap.mutate(buckets, (draft) => {
-          while (taken.length < max && order.length > 0) {
-            const bucket = order.head?.array[order.head.offset] as Bucket
-            for (const [key, row] of bucket.rows) {
-              if (taken.length === max) break
-              taken.push(row)
-              bucket.rows.delete(key)
-            }
-            if (bucket.rows.size === 0) {
-              MutableList.take(order)
-              HashMap.remove(draft, bucket.agentId)
-            }
-          }
-        })
+        const emptied: Array<AgentId> = []
+        for (let head = first(order); head !== undefined && taken.length < max; head = first(order)) {
+          if (!takeFrom(head, max, taken)) break
+          MutableList.take(order)
+          emptied.push(head.agentId)
+        }
         ledger.pending -= taken.length
         ledger.inFlight += taken.length
-        return [taken, left]
+        return [taken, order.length === 0 ? HashMap.empty() : HashMap.removeMany(buckets, emptied)]
       }),
 
     restore: (rows) =>
@@ -148,12 +156,12 @@ export const make = Effect.fnUntraced(function* (
 
     oldest: () => {
       let oldest: number | undefined
-      for (const bucket of HashMap.values(Ref.getUnsafe(pending))) {
-        for (const row of bucket.rows.values()) {
-          if (oldest === undefined || row.addedAt < oldest) oldest = row.addedAt
-        }
+      for (const { since } of HashMap.values(Ref.getUnsafe(pending))) {
+        if (oldest === undefined || since < oldest) oldest = since
       }
       return oldest
     }
   }
 })
+
+const first = <A>(list: MutableList.MutableList<A>): A | undefined => list.head?.array[list.head.offset]
