@@ -12,10 +12,14 @@
  * @since 0.1.0
  */
 import * as Context from "effect/Context"
-import type * as Effect from "effect/Effect"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
 import type * as Queue from "effect/Queue"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
+import { innermostMessage } from "./internal/innermostMessage.ts"
+import { whyInvalid } from "./internal/notifyLimits.ts"
+import * as Subscribers from "./internal/subscribers.ts"
 
 /**
  * A payload that was published.
@@ -71,7 +75,7 @@ export class Unavailable extends Schema.Error<Unavailable>("effect-metadata-batc
   cause: Schema.Defect()
 }) {
   override get message(): string {
-    return `the pubsub is unavailable: ${this.cause instanceof Error ? this.cause.message : String(this.cause)}`
+    return `the pubsub is unavailable: ${innermostMessage(this.cause)}`
   }
 }
 
@@ -88,7 +92,7 @@ export class Invalid extends Schema.Error<Invalid>("effect-metadata-batcher/Pubs
   cause: Schema.Defect()
 }) {
   override get message(): string {
-    return `the pubsub cannot carry this: ${this.cause instanceof Error ? this.cause.message : String(this.cause)}`
+    return `the pubsub cannot carry this: ${innermostMessage(this.cause)}`
   }
 }
 
@@ -120,6 +124,23 @@ export class PubsubError extends Schema.Error<PubsubError>("effect-metadata-batc
 }
 
 /**
+ * A `PubsubError` whose reason is `Unavailable`.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const unavailable = (cause: unknown): PubsubError =>
+  new PubsubError({ reason: new Unavailable({ cause }) })
+
+/**
+ * A `PubsubError` whose reason is `Invalid`.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const invalid = (cause: unknown): PubsubError => new PubsubError({ reason: new Invalid({ cause }) })
+
+/**
  * Text payloads over named channels, across processes.
  *
  * @category services
@@ -128,12 +149,88 @@ export class PubsubError extends Schema.Error<PubsubError>("effect-metadata-batc
 export class Pubsub extends Context.Service<
   Pubsub,
   {
-    /** Sends every payload, in order, in one round trip where the transport can. */
+    /**
+     * Sends every payload or, on failure, none, in order and in one round trip
+     * where the transport can. Equal payloads of one call may arrive as one.
+     */
     readonly publish: (channel: string, payloads: ReadonlyArray<string>) => Effect.Effect<void, PubsubError>
     /**
-     * Subscribes until the scope closes. When it returns, the subscription
-     * stands: whatever is published from then on arrives.
+     * Subscribes until the scope closes, which shuts the queue down. When it
+     * returns, the subscription stands: whatever is published from then on
+     * arrives. A subscriber that falls hundreds of messages behind finds a
+     * `Resync` in their place.
      */
     readonly subscribe: (channel: string) => Effect.Effect<Queue.Dequeue<Signal>, PubsubError, Scope.Scope>
   }
 >()("effect-metadata-batcher/Pubsub") {}
+
+/**
+ * A pubsub in the process's memory, and a way to disturb it.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface MemoryPubsub {
+  readonly pubsub: Pubsub["Service"]
+  /** Sends every subscriber a `Resync`, as after a connection was lost and is back. */
+  readonly resync: Effect.Effect<void>
+}
+
+const check = (channel: string, payloads?: ReadonlyArray<string>): Effect.Effect<void, PubsubError> => {
+  const why = whyInvalid(channel, payloads)
+  return why === undefined ? Effect.void : Effect.fail(invalid(new Error(why)))
+}
+
+/**
+ * Makes a pubsub in memory that a test can disturb. It refuses what PostgreSQL
+ * refuses.
+ *
+ * **Example** (Telling subscribers to read anew)
+ *
+ * ```ts
+ * import * as assert from "node:assert/strict"
+ * import { Pubsub } from "effect-metadata-batcher"
+ * import * as Effect from "effect/Effect"
+ * import * as Queue from "effect/Queue"
+ *
+ * const program = Effect.gen(function* () {
+ *   const { pubsub, resync } = yield* Pubsub.makeMemory
+ *   const signals = yield* pubsub.subscribe("news")
+ *   yield* pubsub.publish("news", ["hello"])
+ *   yield* resync
+ *   assert.deepEqual(yield* Queue.takeAll(signals), [Pubsub.Message("hello"), Pubsub.Resync])
+ * })
+ *
+ * await Effect.runPromise(Effect.scoped(program))
+ * ```
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const makeMemory: Effect.Effect<MemoryPubsub> = Effect.sync(() => {
+  const subscribers = Subscribers.make()
+  return {
+    pubsub: Pubsub.of({
+      publish: (channel, payloads) =>
+        Effect.map(check(channel, payloads), () => {
+          for (const payload of new Set(payloads)) subscribers.deliverUnsafe(channel, Message(payload))
+        }),
+      subscribe: (channel) => Effect.andThen(check(channel), subscribers.add(channel))
+    }),
+    resync: Effect.sync(() => {
+      for (const channel of subscribers.channels()) subscribers.deliverUnsafe(channel, Resync)
+    })
+  }
+})
+
+/**
+ * A pubsub that reaches the subscribers of this process. `makeMemory` gives one
+ * that a test can disturb.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerMemory: Layer.Layer<Pubsub> = Layer.effect(
+  Pubsub,
+  Effect.map(makeMemory, ({ pubsub }) => pubsub)
+)

@@ -22,6 +22,7 @@ import * as Schema from "effect/Schema"
 import type { AgentId } from "./AgentId.ts"
 import type { AgentStatsRow } from "./AgentStats.ts"
 import { metadataAtFault, statsAtFault } from "./internal/checkRows.ts"
+import { innermostMessage } from "./internal/innermostMessage.ts"
 import type { AgentMetadata, Metadata, MetadataBatch } from "./Metadata.ts"
 
 /**
@@ -37,7 +38,7 @@ export class Unavailable extends Schema.Error<Unavailable>("effect-metadata-batc
   cause: Schema.Defect()
 }) {
   override get message(): string {
-    return `the store is unavailable: ${describe(this.cause)}`
+    return `the store is unavailable: ${innermostMessage(this.cause)}`
   }
 }
 
@@ -55,7 +56,7 @@ export class Rejected extends Schema.Error<Rejected>("effect-metadata-batcher/St
   cause: Schema.Defect()
 }) {
   override get message(): string {
-    return `the store rejected the batch: ${describe(this.cause)}`
+    return `the store rejected the batch: ${innermostMessage(this.cause)}`
   }
 }
 
@@ -71,14 +72,8 @@ export class Canceled extends Schema.Error<Canceled>("effect-metadata-batcher/St
   cause: Schema.Defect()
 }) {
   override get message(): string {
-    return `the statement was canceled: ${describe(this.cause)}`
+    return `the statement was canceled: ${innermostMessage(this.cause)}`
   }
-}
-
-// A driver wraps what the server said; the innermost error says it.
-const describe = (cause: unknown): string => {
-  if (!(cause instanceof Error)) return String(cause)
-  return cause.cause instanceof Error ? describe(cause.cause) : cause.message
 }
 
 /**
