@@ -48,6 +48,7 @@ import type * as Tracer from "effect/Tracer"
 import type { AgentId } from "./AgentId.ts"
 import * as AgentIdChunks from "./AgentIdChunks.ts"
 import * as Batcher from "./Batcher.ts"
+import { sampledSpan } from "./internal/flushSpan.ts"
 import * as newestWins from "./internal/newestWins.ts"
 import type { Metadata, MetadataBatch } from "./Metadata.ts"
 import { Pubsub } from "./Pubsub.ts"
@@ -185,8 +186,7 @@ export const make = Effect.fnUntraced(function* (
 
   const add = (agentId: AgentId, facts: ReadonlyArray<Metadata>): Effect.Effect<void> =>
     Effect.withFiber((fiber) => {
-      const span = fiber.cache.span
-      offer(agentId, facts, span?.sampled === true ? span : undefined)
+      offer(agentId, facts, sampledSpan(fiber))
       return Effect.void
     })
 

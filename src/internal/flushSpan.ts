@@ -1,9 +1,14 @@
 import * as Effect from "effect/Effect"
+import type * as Fiber from "effect/Fiber"
 import type * as Tracer from "effect/Tracer"
 import type { Message, Reason, Row } from "../Batcher.ts"
 
 /** OpenTelemetry's default limit of links per span; exporters drop what is beyond it. */
 export const maxLinks = 128
+
+/** The span of whoever runs this fiber, if it is one worth linking to. */
+export const sampledSpan = ({ cache }: Fiber.Fiber<unknown, unknown>): Tracer.AnySpan | undefined =>
+  cache.span?.sampled === true ? cache.span : undefined
 
 /**
  * Runs a flush under a span of its own, linked to the spans of those whose

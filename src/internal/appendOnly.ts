@@ -1,0 +1,59 @@
+import * as Effect from "effect/Effect"
+import * as MutableList from "effect/MutableList"
+import type { AgentStatsRow } from "../AgentStats.ts"
+import type { Accumulator, Message } from "../Batcher.ts"
+import type { Ledger } from "./ledger.ts"
+
+/** One report of connection statistics. */
+export interface Report extends Message {
+  readonly stats: AgentStatsRow
+}
+
+/** A report waiting to be written. */
+export interface Row {
+  readonly origin: Report
+}
+
+/**
+ * Keeps every report in the order it came. At `maxPending` the oldest goes
+ * first: statistics are looked at for what happens now.
+ */
+export const make = (ledger: Ledger, maxPending: number): Effect.Effect<Accumulator<Report, Row>> =>
+  Effect.sync(() => {
+    const pending = MutableList.make<Row>()
+
+    const append = (report: Report): void => {
+      if (ledger.pending + ledger.inFlight >= maxPending) {
+        if (MutableList.take(pending) === MutableList.Empty) {
+          // Everything is in a write: nothing older can make room.
+          ledger.dropped += 1
+          return
+        }
+        ledger.pending -= 1
+        ledger.discarded += 1
+      }
+      MutableList.append(pending, { origin: report })
+      ledger.pending += 1
+    }
+
+    return {
+      fold: (next) =>
+        Effect.sync(() => {
+          for (let report = next(); report !== undefined; report = next()) append(report)
+        }),
+      take: (max) =>
+        Effect.sync(() => {
+          const taken = MutableList.takeN(pending, max)
+          ledger.pending -= taken.length
+          ledger.inFlight += taken.length
+          return taken
+        }),
+      restore: (rows) =>
+        Effect.sync(() => {
+          MutableList.prependAllUnsafe(pending, rows)
+          ledger.inFlight -= rows.length
+          ledger.pending += rows.length
+        }),
+      oldest: () => pending.head?.array[pending.head.offset]?.origin.addedAt
+    }
+  })
