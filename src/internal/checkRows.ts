@@ -18,7 +18,7 @@ const maxBigint = 2n ** 63n - 1n
 const uuid = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i
 
 const fits = (text: string, maxLength: number): boolean =>
-  !text.includes("\0") && (text.length <= maxLength || codePoints(text) <= maxLength)
+  text.length === 0 || (!text.includes("\0") && (text.length <= maxLength || codePoints(text) <= maxLength))
 
 // PostgreSQL counts code points, a JavaScript string UTF-16 units, of which
 // there are never fewer.
@@ -34,10 +34,18 @@ const isTime = (milliseconds: number): boolean => milliseconds >= minTime && mil
 export const metadataAtFault = (batch: MetadataBatch): ReadonlyArray<number> => {
   const { agentIds, collectedAt, errors, keys, values } = batch
   const atFault: Array<number> = []
+  // The facts of an agent follow each other, so most ids have just been checked.
+  let checkedId: string | undefined
+  let isUuid = false
   for (let row = 0; row < agentIds.length; row++) {
+    const agentId = agentIds[row]
+    if (agentId !== checkedId) {
+      checkedId = agentId
+      isUuid = agentId !== undefined && uuid.test(agentId)
+    }
     if (
       !(
-        uuid.test(agentIds[row] ?? "") &&
+        isUuid &&
         fits(keys[row] ?? "", maxKeyLength) &&
         fits(values[row] ?? "", maxTextLength) &&
         fits(errors[row] ?? "", maxTextLength) &&
