@@ -32,7 +32,6 @@ import type * as Duration from "effect/Duration"
 import type * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import type * as Tracer from "effect/Tracer"
-import type { Ledger } from "./internal/ledger.ts"
 import type { PubsubError } from "./Pubsub.ts"
 import type { StoreError } from "./Store.ts"
 
@@ -67,6 +66,14 @@ export interface Accounting {
   /** Taken and given up: rejected by the store, evicted, or unwritten at the end. */
   readonly discarded: number
 }
+
+/**
+ * The account as an accumulator moves records in it.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Ledger = { -readonly [Place in keyof Accounting]: number }
 
 /**
  * One offer: `size` records travelling through the queue together.

@@ -1,8 +1,7 @@
 import * as Effect from "effect/Effect"
 import * as MutableList from "effect/MutableList"
 import type { AgentStatsRow } from "../AgentStats.ts"
-import type { Accumulator, Message } from "../Batcher.ts"
-import type { Ledger } from "./ledger.ts"
+import type { Accumulator, Ledger, Message } from "../Batcher.ts"
 
 /** One report of connection statistics. */
 export interface Report extends Message {

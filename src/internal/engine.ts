@@ -3,7 +3,6 @@ import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
-import * as FiberHandle from "effect/FiberHandle"
 import * as FiberSet from "effect/FiberSet"
 import * as Queue from "effect/Queue"
 import * as Schedule from "effect/Schedule"
@@ -64,20 +63,14 @@ const build = Effect.fnUntraced(function* <M extends Message, R extends Row<M>>(
   })
   yield* Effect.addFinalizer(() => close)
 
-  const recovery = yield* FiberHandle.make<unknown, never>()
-
-  const flusher: Flusher.Flusher = yield* Flusher.make({
+  const flusher = yield* Flusher.make({
     definition,
     options,
     ledger,
     accumulator,
     meters,
     outage,
-    clock,
-    onOutage: Effect.suspend(
-      (): Effect.Effect<unknown> =>
-        closing ? Effect.void : FiberHandle.run(recovery, recover, { onlyIfMissing: true })
-    )
+    clock
   })
 
   const pendingLog = throttledLog.make(clock)
@@ -85,14 +78,20 @@ const build = Effect.fnUntraced(function* <M extends Message, R extends Row<M>>(
     Effect.suspend(() => {
       const { discarded, dropped } = ledger
       return Effect.andThen(
-        accumulator.fold(next),
+        Effect.catchDefect(accumulator.fold(next), (defect) =>
+          Effect.logError("could not take records in", defect)
+        ),
         Effect.suspend(() => {
           const lost = ledger.dropped - dropped + ledger.discarded - discarded
           meters.catchUp()
           if (lost === 0) return Effect.void
-          return pendingLog(lost, (count) => `lost ${count}: maxPending reached, or not what they should be`, {
-            maxPending: options.maxPending
-          })
+          return pendingLog(
+            lost,
+            (count) => `lost ${count}: maxPending reached, or not what they should be`,
+            {
+              maxPending: options.maxPending
+            }
+          )
         })
       )
     })
@@ -145,10 +144,14 @@ const build = Effect.fnUntraced(function* <M extends Message, R extends Row<M>>(
     flushAtCapacity()
   })
 
-  const recover: Effect.Effect<void> = Effect.schedule(
-    Effect.suspend(() => Fiber.await(runFlush(flusher.flush("scheduled")))),
-    Schedule.while(backoff, () => outage.isDown())
-  ).pipe(Effect.andThen(Effect.sync(flushAtCapacity)))
+  const attempt = Effect.suspend(() =>
+    outage.isDown() ? Fiber.await(runFlush(flusher.flush("scheduled"))) : Effect.void
+  )
+  const recover = outage.awaitDown.pipe(
+    Effect.andThen(Effect.schedule(attempt, Schedule.while(backoff, outage.isDown))),
+    Effect.andThen(Effect.sync(flushAtCapacity)),
+    Effect.forever
+  )
 
   // Stops at a full batch that can be flushed at once: what is taken whole costs less than what has to be picked out.
   const nextUpToBatch = () => (isFlushDue() ? undefined : intake.next())
@@ -160,6 +163,7 @@ const build = Effect.fnUntraced(function* <M extends Message, R extends Row<M>>(
   )
 
   yield* Effect.forkScoped(Effect.schedule(tick, ticks))
+  yield* Effect.forkScoped(recover)
   yield* Effect.forkScoped(intake.reportDrops)
   yield* Effect.forkScoped(collect)
 

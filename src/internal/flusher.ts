@@ -49,7 +49,6 @@ export const make = Effect.fnUntraced(function* <M extends Message, R extends Ro
   readonly meters: Meters
   readonly outage: Outage
   readonly clock: Clock.Clock
-  readonly onOutage: Effect.Effect<unknown>
 }): Effect.fn.Return<Flusher> {
   const { accumulator, clock, definition, ledger, meters, options, outage } = engine
   const permits = yield* Semaphore.make(options.writeConcurrency)
@@ -115,7 +114,6 @@ export const make = Effect.fnUntraced(function* <M extends Message, R extends Ro
     }
     yield* accumulator.restore(outcome.unwritten)
     yield* outage.failed(outcome.failure)
-    yield* engine.onOutage
   })
 
   const publishFailed = (error: unknown, count: number) => {

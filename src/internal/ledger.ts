@@ -1,3 +1,5 @@
+import type * as Batcher from "../Batcher.ts"
+
 /**
  * The account of a batcher: where each fact that was ever offered is now.
  *
@@ -5,7 +7,7 @@
  * that at any instant
  * `offered = dropped + queued + superseded + pending + inFlight + written + discarded`.
  */
-export class Ledger {
+export class Ledger implements Batcher.Ledger {
   offered = 0
   dropped = 0
   queued = 0

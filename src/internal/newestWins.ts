@@ -4,9 +4,8 @@ import * as MutableList from "effect/MutableList"
 import * as Option from "effect/Option"
 import * as Ref from "effect/Ref"
 import type { AgentId } from "../AgentId.ts"
-import type { Accumulator, Message } from "../Batcher.ts"
+import type { Accumulator, Ledger, Message } from "../Batcher.ts"
 import type { Metadata } from "../Metadata.ts"
-import type { Ledger } from "./ledger.ts"
 
 /** The facts of one report. */
 export interface Report extends Message {

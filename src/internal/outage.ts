@@ -1,5 +1,6 @@
 import type * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
+import * as Latch from "effect/Latch"
 import type { StoreError } from "../Store.ts"
 import type { Ledger } from "./ledger.ts"
 
@@ -13,6 +14,8 @@ const reminderMillis = 60_000
  */
 export interface Outage {
   readonly isDown: () => boolean
+  /** Waits for an outage to begin, or for nothing if there is one. */
+  readonly awaitDown: Effect.Effect<unknown>
   /** Failed writes in a row. */
   readonly attempts: () => number
   readonly failed: (error: StoreError) => Effect.Effect<void>
@@ -20,38 +23,49 @@ export interface Outage {
 }
 
 export const make = (clock: Clock.Clock, ledger: Ledger): Outage => {
-  let outage:
-    | { readonly since: number; readonly dropped: number; attempts: number; mentioned: number }
-    | undefined
+  const down = Latch.makeUnsafe(false)
+  let since = 0
+  let attempts = 0
+  let droppedBefore = 0
+  /** When the outage was last logged; undefined while it has not been. */
+  let mentioned: number | undefined
 
-  const figures = (current: NonNullable<typeof outage>, now: number) => ({
-    seconds: Math.round((now - current.since) / 1000),
-    attempts: current.attempts,
+  const figures = () => ({
+    seconds: Math.round((clock.currentTimeMillisUnsafe() - since) / 1000),
+    attempts,
     pending: ledger.pending,
-    dropped: ledger.dropped - current.dropped
+    dropped: ledger.dropped - droppedBefore
   })
 
   return {
-    isDown: () => outage !== undefined,
-    attempts: () => outage?.attempts ?? 0,
+    isDown: () => Latch.isOpen(down),
+    awaitDown: down.await,
+    attempts: () => attempts,
     failed: (error) =>
       Effect.suspend(() => {
         const now = clock.currentTimeMillisUnsafe()
-        const begins = outage === undefined
-        outage ??= { since: now, dropped: ledger.dropped, attempts: 0, mentioned: now }
-        outage.attempts += 1
+        if (Latch.openUnsafe(down)) {
+          since = now
+          droppedBefore = ledger.dropped
+        }
+        attempts += 1
         // Somebody canceled the statement: nothing is wrong with the store.
         if (error.reason._tag === "Canceled") return Effect.logDebug("write canceled, will be retried", error)
-        if (begins) return Effect.logWarning("store unavailable, keeping what comes until it is back", error)
-        if (now - outage.mentioned < reminderMillis) return Effect.logDebug("store still unavailable", error)
-        outage.mentioned = now
-        return Effect.annotateLogs(Effect.logWarning("store still unavailable", error), figures(outage, now))
+        if (mentioned === undefined) {
+          mentioned = now
+          return Effect.logWarning("store unavailable, keeping what comes until it is back", error)
+        }
+        if (now - mentioned < reminderMillis) return Effect.logDebug("store still unavailable", error)
+        mentioned = now
+        return Effect.annotateLogs(Effect.logWarning("store still unavailable", error), figures())
       }),
     succeeded: Effect.suspend(() => {
-      if (outage === undefined) return Effect.void
-      const ended = figures(outage, clock.currentTimeMillisUnsafe())
-      outage = undefined
-      return Effect.annotateLogs(Effect.logWarning("store available again"), ended)
+      if (!Latch.closeUnsafe(down)) return Effect.void
+      const log = mentioned === undefined ? Effect.logDebug : Effect.logWarning
+      const said = Effect.annotateLogs(log("store available again"), figures())
+      attempts = 0
+      mentioned = undefined
+      return said
     })
   }
 }
