@@ -157,6 +157,8 @@ layer(makeServer, { excludeTestServices: true, timeout: "30 seconds" })("PgPubsu
       })
       const channel = makeChannel()
       const signals = yield* pubsub.subscribe(channel)
+      const leaving = yield* Scope.make()
+      yield* Scope.provide(pubsub.subscribe(makeChannel()), leaving)
       yield* pubsub.publish(channel, ["before"])
       assert.deepStrictEqual(yield* take(signals, 1), ["before"])
       // As if the network swallowed every packet from here on, both ways.
@@ -164,6 +166,7 @@ layer(makeServer, { excludeTestServices: true, timeout: "30 seconds" })("PgPubsu
         socket.pause()
         socket.write = () => true
       }
+      yield* Scope.close(leaving, Exit.void)
       yield* takeUntilResync(signals)
       yield* pubsub.publish(channel, ["after"])
       assert.deepStrictEqual(yield* take(signals, 1), ["after"])

@@ -8,7 +8,7 @@ import * as Queue from "effect/Queue"
 import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
-import type { SqlError } from "effect/sql/SqlError"
+import { ConnectionError, SqlError } from "effect/sql/SqlError"
 import type * as Pubsub from "../Pubsub.ts"
 import { innermostMessage } from "./innermostMessage.ts"
 import * as Subscribers from "./subscribers.ts"
@@ -37,6 +37,9 @@ interface Session {
 }
 
 const resync: Pubsub.Resync = { _tag: "Resync" }
+
+const noAnswer = (): SqlError =>
+  new SqlError({ reason: new ConnectionError({ cause: new Error("LISTEN was not answered in time") }) })
 
 export const make = Effect.fnUntraced(function* (
   options: Options
@@ -120,7 +123,9 @@ export const make = Effect.fnUntraced(function* (
           }
           yield* Effect.forEach(subscribers.channels(), (channel) => listen(session, channel), {
             discard: true
-          })
+          }).pipe(
+            Effect.timeoutOrElse({ duration: options.heartbeat, orElse: () => Effect.fail(noAnswer()) })
+          )
           yield* heartbeat(session)
           return session
         })
@@ -136,13 +141,12 @@ export const make = Effect.fnUntraced(function* (
 
   const ensureOpen = Effect.suspend(() => (current === undefined ? open : Effect.succeed(current)))
 
+  // Takes no permit: whoever holds it may be waiting for this very connection.
   const abandon = (session: Session) =>
-    mutex.withPermit(
-      Effect.suspend(() => {
-        if (current === session) current = undefined
-        return session.close
-      })
-    )
+    Effect.suspend(() => {
+      if (current === session) current = undefined
+      return session.close
+    })
 
   const reopen = mutex
     .withPermit(Effect.suspend(() => (subscribers.channels().length === 0 ? Effect.undefined : ensureOpen)))
@@ -162,9 +166,9 @@ export const make = Effect.fnUntraced(function* (
   const supervise = (session: Session): Effect.Effect<void> =>
     Effect.catch(Deferred.await(session.ended), (error) =>
       Effect.gen(function* () {
-        yield* Effect.logWarning(
-          "Lost the connection that listens for notifications; connecting again",
-          error
+        yield* Effect.annotateLogs(
+          Effect.logWarning("Lost the connection that listens for notifications; connecting again"),
+          { error: innermostMessage(error) }
         )
         yield* abandon(session)
         const reopened = yield* reopen
