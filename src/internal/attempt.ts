@@ -1,10 +1,12 @@
+import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
-import type * as Exit from "effect/Exit"
+import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 
 /**
- * Runs an effect such that it always ends: after `timeout` milliseconds (0:
- * never) the result is `orElse`, whether or not the effect can be interrupted.
+ * Runs an effect such that it always ends, with a result, a failure or a
+ * defect: after `timeout` milliseconds (0: never) the result is `orElse`,
+ * whether or not the effect can be interrupted.
  *
  * It runs in a fiber of its own. A statement on a dead connection may not even
  * answer its interruption, so nobody waits for that.
@@ -16,7 +18,7 @@ export const bounded = <A, E>(
 ): Effect.Effect<A, E> =>
   Effect.flatMap(Effect.forkDetach(effect, { startImmediately: true }), (fiber) => {
     const done = fiber.pollUnsafe()
-    if (done !== undefined) return done
+    if (done !== undefined) return ownInterruptAsDefect(done)
     const abandon = Effect.sync(() => fiber.interruptUnsafe())
     const ended: Effect.Effect<Exit.Exit<A, E>> =
       timeout === 0
@@ -25,5 +27,14 @@ export const bounded = <A, E>(
             duration: timeout,
             orElse: () => Effect.as(abandon, orElse())
           })
-    return Effect.flatten(Effect.onInterrupt(ended, () => abandon))
+    return Effect.flatMap(
+      Effect.onInterrupt(ended, () => abandon),
+      ownInterruptAsDefect
+    )
   })
+
+/** A closed pool interrupts those who wait for it; whoever called must not take that for an interruption of their own. */
+const ownInterruptAsDefect = <A, E>(exit: Exit.Exit<A, E>): Exit.Exit<A, E> =>
+  Exit.isFailure(exit) && Cause.hasInterruptsOnly(exit.cause)
+    ? Exit.die(new Error("interrupted from within"))
+    : exit
