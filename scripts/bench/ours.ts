@@ -1,0 +1,112 @@
+/**
+ * The batcher itself, with every default but the workload's interval: real
+ * layers, metrics on, default logging. Only the database is the bench's.
+ */
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as ManagedRuntime from "effect/ManagedRuntime"
+import * as MetadataBatcher from "../../src/MetadataBatcher.ts"
+import * as Pubsub from "../../src/Pubsub.ts"
+import * as Store from "../../src/Store.ts"
+import { type Contestant, fromAdapter, type Sink, toEffect } from "./contestant.ts"
+import { type Report, reportAt, stride, type Workload, w1 } from "./workload.ts"
+
+const layerStore = (sink: Sink) =>
+  Layer.succeed(
+    Store.Store,
+    Store.Store.of({
+      batchUpdateMetadata: (batch) => Effect.suspend(() => toEffect(sink(batch))),
+      batchInsertStats: () => Effect.void,
+      metadataOf: () => Effect.succeed([])
+    })
+  )
+
+const layerPubsub = Layer.succeed(
+  Pubsub.Pubsub,
+  Pubsub.Pubsub.of({ publish: () => Effect.void, subscribe: () => Effect.never })
+)
+
+/** Runs a batcher on these layers until `close`. */
+export const openWith = async <E>(
+  layer: Layer.Layer<Store.Store | Pubsub.Pubsub, E>,
+  options?: MetadataBatcher.Options
+) => {
+  const runtime = ManagedRuntime.make(Layer.provide(MetadataBatcher.layer(options), layer))
+  const batcher = await runtime.runPromise(
+    Effect.gen(function* () {
+      return yield* MetadataBatcher.MetadataBatcher
+    })
+  )
+  return {
+    batcher,
+    /** Whether all that was added has been taken from the queue. */
+    isDrained: () => Effect.runSync(batcher.accounting).queued === 0,
+    close: () => runtime.dispose()
+  }
+}
+
+/** Runs a batcher that writes to this sink. */
+export const open = (workload: Workload, sink: Sink, options?: MetadataBatcher.Options) =>
+  openWith(Layer.merge(layerStore(sink), layerPubsub), {
+    interval: workload.interval,
+    maxBatchSize: workload.batchSize,
+    ...options
+  })
+
+type Service = MetadataBatcher.MetadataBatcher["Service"]
+
+/** Nothing waits in the queue, and the store keeps up: the next stride is work, not a pile. */
+const hasRoom = (batcher: Service) =>
+  Effect.map(
+    batcher.accounting,
+    ({ inFlight, pending, queued }) => queued === 0 && pending + inFlight <= 2 * w1.batchSize
+  )
+
+/** Writes the rest and sees that every fact is accounted for. */
+export const drain = Effect.fnUntraced(function* (batcher: Service) {
+  yield* batcher.flush
+  const { discarded, dropped, offered, superseded, written } = yield* batcher.accounting
+  if (dropped + discarded > 0 || written + superseded !== offered) {
+    return yield* Effect.die(new Error(`${offered} facts offered, ${written} written, ${dropped} dropped`))
+  }
+})
+
+export const addUnsafe: Contestant = {
+  name: "addUnsafe",
+  label: "effect-metadata-batcher, addUnsafe",
+  bounded: true,
+  deduped: "in the buffer",
+  timed: "yes",
+  open: async (workload, sink) => {
+    const { batcher, close } = await open(workload, sink)
+    return fromAdapter({
+      add: ({ agentId, facts }) => {
+        if (batcher.addUnsafe(agentId, facts) !== facts.length) throw new Error("facts were dropped")
+      },
+      hasRoom: () => Effect.runSync(hasRoom(batcher)),
+      drain: () => Effect.runPromise(drain(batcher)),
+      close
+    })
+  }
+}
+
+export const add: Contestant = {
+  ...addUnsafe,
+  name: "add",
+  label: "effect-metadata-batcher, yield* add",
+  open: async (workload, sink) => {
+    const { batcher, close } = await open(workload, sink)
+    const produce = Effect.fnUntraced(function* (reports: ReadonlyArray<Report>, count: number) {
+      for (let i = 1; i <= count; i++) {
+        const { agentId, facts } = reportAt(reports, i - 1)
+        yield* batcher.add(agentId, facts)
+        if (i % stride === 0) {
+          do yield* Effect.yieldNow
+          while (!(yield* hasRoom(batcher)))
+        }
+      }
+      yield* drain(batcher)
+    })
+    return { produce: (reports, count) => Effect.runPromise(produce(reports, count)), close }
+  }
+}

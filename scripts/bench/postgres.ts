@@ -1,0 +1,287 @@
+/**
+ * W1 into a real PostgreSQL, with one connection listening: the batcher with
+ * the real `PgStore` and `PgPubsub`, a bare loop that sends what they send, and
+ * the writer one would have without a batcher.
+ */
+import { readdirSync, readFileSync } from "node:fs"
+import * as PgClient from "@effect/sql-pg/PgClient"
+import * as PgTypes from "@effect/sql-pg/PgTypes"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Queue from "effect/Queue"
+import * as Result from "effect/Result"
+import * as AgentIdChunks from "../../src/AgentIdChunks.ts"
+import * as EmbeddedPostgres from "../../src/app/EmbeddedPostgres.ts"
+import type { MetadataBatch } from "../../src/Metadata.ts"
+import { metadataBatchChannel } from "../../src/MetadataBatcher.ts"
+import * as PgMigrations from "../../src/PgMigrations.ts"
+import * as PgPubsub from "../../src/PgPubsub.ts"
+import * as PgStore from "../../src/PgStore.ts"
+import { columns, NewestWins } from "./newestWins.ts"
+import * as ours from "./ours.ts"
+import type { Row } from "./report.ts"
+import { sampleRounds } from "./sample.ts"
+import { ratio, summarize } from "./statistics.ts"
+import { factsPerReport, makeReports, type Report, reportAt, stride, w1 } from "./workload.ts"
+
+const labels = {
+  bare: "bare loop, the same statements",
+  one: "effect-metadata-batcher",
+  two: "effect-metadata-batcher, writeConcurrency 2",
+  unbatched: "unbatched, 8 fibers"
+}
+type Name = keyof typeof labels
+const names = Object.keys(labels) as ReadonlyArray<Name>
+
+interface Input {
+  readonly contestant: Name
+  readonly facts: number
+  readonly config: PgClient.PgPoolConfig
+}
+
+interface Sample {
+  readonly factsPerSecond: number
+  /** Of the server, in seconds per million facts; null where there is no /proc. */
+  readonly cpu: number | null
+}
+
+const array = (values: ReadonlyArray<unknown>, oid: number) => Result.getOrThrow(PgTypes.array(values, oid))
+
+/** The texts that `PgStore` and `PgPubsub` send, read off them as they do. */
+const statements = Effect.gen(function* () {
+  const sql = yield* PgClient.PgClient
+  const sent: Array<string> = []
+  const recording = new Proxy(sql, {
+    get: (target, name) =>
+      name === "unsafe"
+        ? (...[text, parameters]: Parameters<PgClient.PgClient["unsafe"]>) => {
+            sent.push(text)
+            return target.unsafe(text, parameters)
+          }
+        : Reflect.get(target, name)
+  })
+  const provideRecording = Effect.provideService(PgClient.PgClient, recording)
+  const store = yield* provideRecording(PgStore.make())
+  const pubsub = yield* provideRecording(PgPubsub.make())
+  const [report] = makeReports({ agents: 1, rounds: 1 })
+  yield* store.batchUpdateMetadata(columns(report === undefined ? [] : [report]))
+  yield* pubsub.publish(
+    metadataBatchChannel,
+    AgentIdChunks.encode(report === undefined ? [] : [report.agentId])
+  )
+  const [write = "", notify = ""] = sent
+  return {
+    write: (batch: MetadataBatch) =>
+      sql.unsafe(write, [
+        array(batch.agentIds, PgTypes.OID.uuid),
+        array(batch.keys, PgTypes.OID.text),
+        array(batch.values, PgTypes.OID.text),
+        array(batch.errors, PgTypes.OID.text),
+        array(batch.collectedAt, PgTypes.OID.timestamptz)
+      ]).withoutTransform,
+    notify: (batch: MetadataBatch) =>
+      sql.unsafe(notify, [
+        PgTypes.text(metadataBatchChannel),
+        array(AgentIdChunks.encode(Array.from(new Set(batch.agentIds))), PgTypes.OID.text)
+      ]).withoutTransform
+  }
+})
+
+type Produce = (reports: ReadonlyArray<Report>, count: number) => Effect.Effect<void, unknown>
+
+const bare = Effect.map(
+  statements,
+  ({ notify, write }): Produce =>
+    Effect.fnUntraced(function* (reports, count) {
+      const fold = new NewestWins()
+      for (let i = 0; i < count; i++) {
+        fold.add(reportAt(reports, i))
+        if (fold.size < w1.batchSize) continue
+        const batch = fold.take()
+        yield* write(batch)
+        yield* notify(batch)
+      }
+    })
+)
+
+const unbatched = Effect.map(
+  statements,
+  ({ notify, write }): Produce =>
+    (reports, count) => {
+      let next = 0
+      const fiber = Effect.gen(function* () {
+        while (next < count) {
+          const batch = columns([reportAt(reports, next++)])
+          yield* write(batch)
+          yield* notify(batch)
+        }
+      })
+      return Effect.all(
+        Array.from({ length: 8 }, () => fiber),
+        { concurrency: "unbounded", discard: true }
+      )
+    }
+)
+
+const batched = (writeConcurrency: number) =>
+  Effect.gen(function* () {
+    const live = Layer.merge(PgStore.layer(), PgPubsub.layer())
+    const sql = yield* Effect.context<PgClient.PgClient>()
+    const { batcher } = yield* Effect.acquireRelease(
+      Effect.promise(() =>
+        ours.openWith(Layer.provide(live, Layer.succeedContext(sql)), { writeConcurrency })
+      ),
+      ({ close }) => Effect.promise(close)
+    )
+    const hasRoom = Effect.map(
+      batcher.accounting,
+      ({ pending, queued }) => queued === 0 && pending <= 4 * w1.batchSize
+    )
+    const produce: Produce = Effect.fnUntraced(function* (reports, count) {
+      for (let i = 1; i <= count; i++) {
+        const { agentId, facts } = reportAt(reports, i - 1)
+        yield* batcher.add(agentId, facts)
+        if (i % stride === 0) while (!(yield* hasRoom)) yield* Effect.sleep(1)
+      }
+      yield* ours.drain(batcher)
+      const { superseded } = yield* batcher.accounting
+      if (superseded > 0) yield* Effect.die(new Error(`${superseded} facts were not written but superseded`))
+    })
+    return produce
+  })
+
+const contestants = { bare, one: batched(1), two: batched(2), unbatched }
+
+/** Clock ticks of /proc, a constant of Linux's interface to user space. */
+const ticksPerSecond = 100
+
+/** Seconds of CPU that the server has used: all its processes, and those that have ended. */
+const cpuSeconds = (postmaster: number): number | null => {
+  if (process.platform !== "linux") return null
+  let ticks = 0
+  for (const name of readdirSync("/proc").filter((entry) => /^\d+$/.test(entry))) {
+    let stat: string
+    try {
+      stat = readFileSync(`/proc/${name}/stat`, "utf8")
+    } catch {
+      continue // It has ended since.
+    }
+    // What follows the parenthesised name: state, parent, …, utime, stime, cutime and cstime.
+    const fields = stat
+      .slice(stat.lastIndexOf(")") + 2)
+      .split(" ")
+      .map(Number)
+    const [, parent] = fields
+    const [user = 0, system = 0, endedUser = 0, endedSystem = 0] = fields.slice(11)
+    if (Number(name) === postmaster) ticks += user + system + endedUser + endedSystem
+    else if (parent === postmaster) ticks += user + system
+  }
+  return ticks / ticksPerSecond
+}
+
+const measure = Effect.fnUntraced(function* ({ contestant, facts }: Input) {
+  const sql = yield* PgClient.PgClient
+  const [{ directory = "" } = {}] = yield* sql<{ directory: string }>`
+    SELECT current_setting('data_directory') AS directory`
+  const postmaster = Number.parseInt(readFileSync(`${directory}/postmaster.pid`, "utf8"), 10)
+  const reports = makeReports(w1)
+
+  yield* sql`TRUNCATE workspace_agent_metadata`
+  const produce = yield* contestants[contestant]
+  yield* produce(reports, w1.agents)
+  yield* sql`VACUUM ANALYZE workspace_agent_metadata`
+  yield* sql`CHECKPOINT`
+
+  const cpuBefore = cpuSeconds(postmaster)
+  const start = performance.now()
+  yield* produce(reports, facts / factsPerReport)
+  const seconds = (performance.now() - start) / 1e3
+  const cpuAfter = cpuSeconds(postmaster)
+  const cpu = cpuBefore === null || cpuAfter === null ? null : ((cpuAfter - cpuBefore) * 1e6) / facts
+  return { factsPerSecond: facts / seconds, cpu } satisfies Sample
+}, Effect.scoped)
+
+export const sample = (input: Input): Promise<Sample> =>
+  Effect.runPromise(Effect.provide(measure(input), PgClient.layer(input.config)))
+
+/** Runs the rounds on a fresh server, with one subscriber counting the agents it is told of. */
+const runRounds = Effect.fnUntraced(function* (facts: Readonly<Record<Name, number>>, rounds: number) {
+  const { config } = yield* EmbeddedPostgres.EmbeddedPostgres
+  yield* PgMigrations.run()
+  const pubsub = yield* PgPubsub.make()
+  const signals = yield* pubsub.subscribe(metadataBatchChannel)
+  let told = 0
+  yield* Effect.forkScoped(
+    Effect.forever(
+      Effect.map(Queue.takeAll(signals), (taken) => {
+        for (const signal of taken) {
+          if (signal._tag === "Message") told += signal.payload.length / AgentIdChunks.uuidBase64Size
+        }
+      })
+    )
+  )
+  const inputs = Object.fromEntries(
+    names.map((contestant) => [contestant, { contestant, facts: facts[contestant], config } satisfies Input])
+  )
+  const samples = yield* Effect.promise(() => sampleRounds<Sample>(import.meta.filename, inputs, rounds))
+
+  const reported = names.reduce((sum, name) => sum + w1.agents + facts[name] / factsPerReport, 0) * rounds
+  yield* Effect.sleep("1 second")
+  if (told < reported)
+    yield* Effect.die(new Error(`the subscriber was told of ${told} of ${reported} reports`))
+  return samples
+}, Effect.scoped)
+
+const layerServer = Layer.unwrap(
+  Effect.map(EmbeddedPostgres.EmbeddedPostgres, ({ config }) => PgClient.layer(config))
+).pipe(Layer.provideMerge(EmbeddedPostgres.layer()))
+
+export const postgres = async (settings: {
+  readonly quick: boolean
+  readonly rounds: number
+}): Promise<Row> => {
+  const facts = settings.quick
+    ? { bare: 20_000, one: 20_000, two: 20_000, unbatched: 10_000 }
+    : { bare: 200_000, one: 200_000, two: 200_000, unbatched: 60_000 }
+  const samples = await Effect.runPromise(Effect.provide(runRounds(facts, settings.rounds), layerServer))
+  const speed = (name: Name) => (samples[name] ?? []).map(({ factsPerSecond }) => factsPerSecond)
+  const cpu = (name: Name) => (samples[name] ?? []).map((sampled) => sampled.cpu ?? Number.NaN)
+  return {
+    row: "postgres",
+    title: "W1 into PostgreSQL, one connection listening",
+    measured: names.map((name) => {
+      const { median } = summarize(cpu(name))
+      return {
+        name,
+        label: labels[name],
+        unit: "facts/s",
+        value: summarize(speed(name)),
+        notes: {
+          "server CPU": Number.isNaN(median) ? "not available" : `${median.toFixed(1)} s per million facts`
+        }
+      }
+    }),
+    targets: [
+      {
+        what: "facts/s over the bare loop's",
+        value: ratio(speed("one"), speed("bare")),
+        target: { atLeast: 0.9 }
+      },
+      {
+        what: "facts/s over the unbatched writer's",
+        value: ratio(speed("one"), speed("unbatched")),
+        target: { atLeast: 2.3 }
+      },
+      {
+        what: "server CPU per fact over the unbatched writer's",
+        value: ratio(cpu("one"), cpu("unbatched")),
+        target: { atMost: 1 / 3 }
+      },
+      {
+        what: "facts/s, writeConcurrency 2 over 1",
+        value: ratio(speed("two"), speed("one")),
+        target: { atLeast: 1.4 }
+      }
+    ]
+  }
+}

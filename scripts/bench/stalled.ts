@@ -1,0 +1,176 @@
+/**
+ * A store that never answers, while 100,000 distinct keys are offered over and
+ * over at full speed: what that costs in memory, and whether `add` slows down.
+ */
+import * as assert from "node:assert/strict"
+import * as Effect from "effect/Effect"
+import type { AgentId } from "../../src/AgentId.ts"
+import * as ours from "./ours.ts"
+import type { Row } from "./report.ts"
+import { sampleIn } from "./sample.ts"
+import { ratio, summarize } from "./statistics.ts"
+import { agentIds, factsPerReport, reportOf, stride, turn, w1 } from "./workload.ts"
+
+const agents = 10_000
+const keys = agents * factsPerReport
+
+/** What a pending key may cost in resident memory, at the peak and with all garbage counted in. */
+const maxBytesPerKey = 3_072
+
+interface Second {
+  /** Median nanoseconds of an `addUnsafe` of ten facts. */
+  readonly nsPerAdd: number
+  /** Nanoseconds per fact from `add` to being folded into what is pending. */
+  readonly nsPerFact: number
+  readonly rss: number
+}
+
+interface Sample {
+  readonly seconds: ReadonlyArray<Second>
+  readonly rssBefore: number
+  readonly rssPeak: number
+  readonly rssAfter: number
+  /** Live heap with everything pending, less that before. */
+  readonly heap: number
+  readonly offered: number
+}
+
+const heapUsed = () => {
+  globalThis.gc?.()
+  return process.memoryUsage().heapUsed
+}
+
+export const sample = async ({ seconds: duration }: { readonly seconds: number }): Promise<Sample> => {
+  const ids = agentIds(agents)
+  const { batcher, close, isDrained } = await ours.open(w1, () => new Promise(() => {}), {
+    // A key in flight may be pending again.
+    maxPending: keys + w1.batchSize,
+    shutdownTimeout: "1 second"
+  })
+  const account = () => Effect.runSync(batcher.accounting)
+  const heapBefore = heapUsed()
+  const rssBefore = process.memoryUsage.rss()
+  let rssPeak = 0
+
+  const seconds: Array<Second> = []
+  let round = 0
+  let next = 0
+  for (let second = 0; second < duration; second++) {
+    const end = performance.now() + 1_000
+    const adds: Array<number> = []
+    const facts: Array<number> = []
+    while (performance.now() < end) {
+      const now = Date.now()
+      const reports = Array.from({ length: stride }, () => {
+        const report = reportOf(ids[next] as AgentId, round, now)
+        next = (next + 1) % agents
+        if (next === 0) round++
+        return report
+      })
+      const start = performance.now()
+      for (const report of reports) {
+        if (batcher.addUnsafe(report.agentId, report.facts) !== factsPerReport)
+          throw new Error("facts were dropped")
+      }
+      adds.push(((performance.now() - start) * 1e6) / stride)
+      do await turn()
+      while (!isDrained())
+      facts.push(((performance.now() - start) * 1e6) / stride / factsPerReport)
+      rssPeak = Math.max(rssPeak, process.memoryUsage.rss())
+    }
+    seconds.push({
+      nsPerAdd: summarize(adds).median,
+      nsPerFact: summarize(facts).median,
+      rss: process.memoryUsage.rss()
+    })
+  }
+
+  const { inFlight, offered, pending, superseded, ...rest } = account()
+  assert.deepEqual(rest, { dropped: 0, queued: 0, written: 0, discarded: 0 })
+  assert.equal(offered, superseded + pending + inFlight)
+  assert.ok(pending + inFlight >= Math.min(keys, offered))
+  const heap = heapUsed() - heapBefore
+  await close()
+  const end = account()
+  assert.equal(end.offered, end.superseded + end.discarded + end.dropped)
+  globalThis.gc?.()
+  return { seconds, rssBefore, rssPeak, rssAfter: process.memoryUsage.rss(), heap, offered }
+}
+
+export const stalled = async (settings: { readonly seconds: number }): Promise<Row> => {
+  const { heap, offered, rssAfter, rssBefore, rssPeak, seconds } = await sampleIn<Sample>(
+    import.meta.filename,
+    settings
+  )
+  const mebibytes = (bytes: number) => summarize([bytes / 2 ** 20])
+  // The first second compiles and fills the map.
+  const window = Math.min(7, Math.floor((seconds.length - 1) / 2))
+  const first = seconds.slice(1, 1 + window)
+  const last = seconds.slice(-window)
+  const slowdown = (of: (second: Second) => number) => ratio(last.map(of), first.map(of))
+  return {
+    row: "stalled",
+    title: `A store that never answers: 100,000 keys offered over and over for ${settings.seconds} s`,
+    measured: [
+      { name: "offered", label: "facts offered", unit: "", value: summarize([offered]) },
+      { name: "rssBefore", label: "RSS before", unit: "MiB", value: mebibytes(rssBefore) },
+      { name: "rssPeak", label: "RSS at its peak", unit: "MiB", value: mebibytes(rssPeak) },
+      { name: "rssAfter", label: "RSS after the close", unit: "MiB", value: mebibytes(rssAfter) },
+      {
+        name: "heapPerKey",
+        label: "live heap per pending key",
+        unit: "bytes",
+        value: summarize([heap / keys])
+      },
+      {
+        name: "addFirst",
+        label: `addUnsafe, first ${window} s`,
+        unit: "ns",
+        value: summarize(first.map((second) => second.nsPerAdd))
+      },
+      {
+        name: "addLast",
+        label: `addUnsafe, last ${window} s`,
+        unit: "ns",
+        value: summarize(last.map((second) => second.nsPerAdd))
+      },
+      {
+        name: "factFirst",
+        label: `from add to pending, first ${window} s`,
+        unit: "ns/fact",
+        value: summarize(first.map((second) => second.nsPerFact))
+      },
+      {
+        name: "factLast",
+        label: `from add to pending, last ${window} s`,
+        unit: "ns/fact",
+        value: summarize(last.map((second) => second.nsPerFact))
+      }
+    ],
+    targets: [
+      {
+        what: "bytes of RSS per pending key, peak less before",
+        value: summarize([(rssPeak - rssBefore) / keys]),
+        target: { atMost: maxBytesPerKey }
+      },
+      {
+        what: "RSS at the end over the middle",
+        value: ratio(
+          [Math.max(...last.map((second) => second.rss))],
+          [Math.max(...seconds.slice(0, -window).map((second) => second.rss))]
+        ),
+        target: { atMost: 1.1 }
+      },
+      {
+        what: "addUnsafe, last seconds over first",
+        value: slowdown((second) => second.nsPerAdd),
+        target: { atMost: 2 }
+      },
+      {
+        what: "from add to pending, last seconds over first",
+        value: slowdown((second) => second.nsPerFact),
+        target: { atMost: 2 }
+      }
+    ]
+  }
+}
