@@ -182,6 +182,8 @@ export interface Definition<M extends Message, R extends Row<M>> {
   /** Tells others whose rows were written: once per flush, after its rows are committed. */
   readonly notification?:
     | {
+        /** Where it is published, for spans. */
+        readonly channel: string
         readonly encode: (agents: ReadonlyArray<string>) => ReadonlyArray<string>
         readonly publish: (payloads: ReadonlyArray<string>) => Effect.Effect<void, PubsubError>
       }

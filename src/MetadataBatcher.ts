@@ -163,6 +163,7 @@ export const make = Effect.fnUntraced(function* (
     accumulator: newestWins.make,
     write: (rows) => store.batchUpdateMetadata(toBatch(rows)),
     notification: {
+      channel: metadataBatchChannel,
       encode: (agents) => AgentIdChunks.encode(agents as ReadonlyArray<AgentId>),
       publish: (payloads) => pubsub.publish(metadataBatchChannel, payloads)
     },

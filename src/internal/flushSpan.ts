@@ -1,6 +1,7 @@
 import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
-import type * as Tracer from "effect/Tracer"
+import { identity } from "effect/Function"
+import * as Tracer from "effect/Tracer"
 import type { Message, Reason, Row } from "../Batcher.ts"
 
 /** OpenTelemetry's default limit of links per span; exporters drop what is beyond it. */
@@ -10,75 +11,106 @@ export const maxLinks = 128
 export const sampledSpan = ({ cache }: Fiber.Fiber<unknown, unknown>): Tracer.AnySpan | undefined =>
   cache.span?.sampled === true ? cache.span : undefined
 
+type Attributes = Readonly<Record<string, unknown>>
+
+/**
+ * A span that is not the current one of the fiber. A tracer that bridges to
+ * OpenTelemetry switches context at every operation of a fiber that has a
+ * current span, which for a whole flush costs more than the flush; so only
+ * what is called from it, the store for one, is put `inside`.
+ */
+export interface Handle {
+  /** Makes the span the current one, for what has spans or log lines of its own. */
+  readonly inside: <A, E>(effect: Effect.Effect<A, E>) => Effect.Effect<A, E>
+  readonly annotate: (attributes: () => Attributes) => void
+  /** Runs a step under a child span, which fails if the step does. */
+  readonly step: <A, E>(
+    name: string,
+    kind: Tracer.SpanKind,
+    attributes: () => Attributes,
+    run: (child: Handle) => Effect.Effect<A, E>
+  ) => Effect.Effect<A, E>
+  /** For log lines, whose writers need not know of spans. */
+  readonly ids: { readonly traceId: string; readonly spanId: string } | undefined
+}
+
+const untraced: Handle = {
+  inside: identity,
+  annotate: () => {},
+  step: (_name, _kind, _attributes, run) => run(untraced),
+  ids: undefined
+}
+
+const traced = (span: Tracer.Span): Handle => ({
+  inside: Effect.provideService(Tracer.ParentSpan, span),
+  annotate: (attributes) => {
+    for (const [name, value] of Object.entries(attributes())) span.attribute(name, value)
+  },
+  step: (name, kind, attributes, run) =>
+    Effect.useSpan(name, { parent: span, kind, attributes: attributes() }, (child) => run(traced(child))),
+  ids: { traceId: span.traceId, spanId: span.spanId }
+})
+
 /**
  * Runs a flush under a span of its own, linked to the spans of those whose
  * records it writes. It has no parent: a batch belongs to many requests.
+ *
+ * The names of attributes that are not the batcher's own are those of
+ * OpenTelemetry's semantic conventions 1.45.
  */
-export const root = <A, E, R>(
-  flush: Effect.Effect<A, E, R>,
-  options: {
-    readonly name: string
-    readonly reason: Reason
-    readonly rows: ReadonlyArray<Row<Message>>
-    readonly attempt: number
-    readonly now: number
-  }
-): Effect.Effect<A, E, R> =>
-  whenTraced(
-    flush,
-    () =>
-      Effect.withSpan(flush, `${options.name}.flush`, {
-        root: true,
-        captureStackTrace: false,
-        ...describe(options)
-      }) as Effect.Effect<A, E, R>
+export const root = <A, E>(
+  name: string,
+  describe: () => { readonly links: Array<Tracer.SpanLink>; readonly attributes: Attributes },
+  run: (span: Handle) => Effect.Effect<A, E>
+): Effect.Effect<A, E> =>
+  Effect.withFiber(({ cache }) =>
+    // Without a tracer nobody sees a span, which costs as much as writing the columns of a batch.
+    cache.tracerEnabled && cache.tracer !== undefined
+      ? Effect.useSpan(name, { root: true, ...describe() }, (span) => run(traced(span)))
+      : run(untraced)
   )
 
-/** Without a tracer nobody sees a span, which costs as much as writing the columns of a batch. */
-const whenTraced = <A, E, R>(
-  untraced: Effect.Effect<A, E, R>,
-  traced: () => Effect.Effect<A, E, R>
-): Effect.Effect<A, E, R> =>
-  Effect.withFiber(({ cache }) => (cache.tracerEnabled && cache.tracer !== undefined ? traced() : untraced))
-
-const describe = (options: {
+/** What is known of a flush when it begins. */
+export const describe = (flush: {
   readonly reason: Reason
   readonly rows: ReadonlyArray<Row<Message>>
   readonly attempt: number
+  /** Records superseded since the flush before this one. */
+  readonly superseded: number
   readonly now: number
-}) => {
-  let oldest = options.now
+}): { readonly links: Array<Tracer.SpanLink>; readonly attributes: Attributes } => {
+  const { now, rows } = flush
+  const spans = new Set<Tracer.AnySpan>()
+  let oldest = now
   let sum = 0
-  let spans: Set<Tracer.AnySpan> | undefined
-  for (const { origin } of options.rows) {
-    if (origin.addedAt < oldest) oldest = origin.addedAt
+  let previous: Message | undefined
+  for (const { origin } of rows) {
     sum += origin.addedAt
-    if (origin.span !== undefined) (spans ??= new Set()).add(origin.span)
+    // The records of a message stand together, so that its span is looked at once.
+    if (origin === previous) continue
+    previous = origin
+    if (origin.addedAt < oldest) oldest = origin.addedAt
+    if (origin.span !== undefined) spans.add(origin.span)
   }
   const links: Array<Tracer.SpanLink> = []
-  for (const span of spans ?? []) {
+  for (const span of spans) {
     if (links.length === maxLinks) break
-    links.push({ span, attributes: {} })
+    links.push({ span, attributes: noAttributes })
   }
   return {
     links,
     attributes: {
-      "batcher.flush.reason": options.reason,
-      "batcher.flush.attempt": options.attempt,
-      "batcher.batch.size": options.rows.length,
-      "batcher.queue_wait.oldest_ms": options.now - oldest,
-      "batcher.queue_wait.mean_ms": options.now - sum / options.rows.length,
-      "batcher.links.omitted": (spans?.size ?? 0) - links.length
+      "batcher.flush.reason": flush.reason,
+      "batcher.flush.attempt": flush.attempt,
+      // Until it comes to another one.
+      "batcher.flush.outcome": "abandoned",
+      "batcher.batch.size": rows.length,
+      "batcher.queue_wait.oldest_ms": now - oldest,
+      "batcher.queue_wait.mean_ms": now - sum / rows.length,
+      "batcher.rows.superseded": flush.superseded,
+      "batcher.links.omitted": spans.size - links.length
     }
   }
 }
 
-/** A step of a flush. */
-export const child =
-  (name: string, kind: Tracer.SpanKind, attributes?: Record<string, unknown> | undefined) =>
-  <A, E, R>(step: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
-    whenTraced(
-      step,
-      () =>
-        Effect.withSpan(step, name, { kind, attributes, captureStackTrace: false }) as Effect.Effect<A, E, R>
-    )
+const noAttributes = {}

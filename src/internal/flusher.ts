@@ -17,13 +17,19 @@ import * as throttledLog from "./throttledLog.ts"
 /** Notifications under way at once, beyond which they are given up and counted: a hung channel must not hold up writes. */
 const maxPublishing = 16
 
-/** How many rows that were rejected are remembered, to be written apart from clean ones. */
+/** How many rows that had to be searched for are remembered, to be written apart from clean ones. */
 const maxSuspects = 10_000
 
 /** How many discarded rows a log line names. */
 const maxNamed = 10
 
 export type Outcome = "empty" | "written" | "failed"
+
+/** The flush under way: its span, and its log lines, which say what they belong to. */
+interface Current {
+  readonly span: flushSpan.Handle
+  readonly log: (line: Effect.Effect<void>) => Effect.Effect<void>
+}
 
 export interface Flusher {
   /**
@@ -58,18 +64,33 @@ export const make = Effect.fnUntraced(function* <M extends Message, R extends Ro
   const identify = (row: R) => `${definition.agentOf(row.origin)} ${definition.keyOf(row)}`
   let closed = false
   let publishing = 0
+  /** The count when the flush before took its rows. */
+  let superseded = 0
 
   const timedOut = () =>
     Exit.fail(unavailable(new Error(`no answer within ${options.writeTimeout} ms, outcome unknown`)))
-  const write = (rows: ReadonlyArray<R>): Effect.Effect<void, StoreError> =>
-    bounded(definition.write(rows), options.writeTimeout, timedOut).pipe(
-      // A defect says nothing about the rows: they may be written again.
-      Effect.catchDefect((defect) => Effect.fail(unavailable(defect))),
-      Effect.tapError((error) => Effect.sync(() => meters.writeFailed(error.reason._tag))),
-      flushSpan.child(`${definition.name}.write`, "client")
-    )
+  const writeUnder =
+    ({ span }: Current) =>
+    (rows: ReadonlyArray<R>): Effect.Effect<void, StoreError> =>
+      span.step(
+        `${definition.name}.write`,
+        "internal",
+        () => (rows.length === 1 ? {} : { "db.operation.batch.size": rows.length }),
+        (step) =>
+          bounded(step.inside(definition.write(rows)), options.writeTimeout, timedOut).pipe(
+            // A defect says nothing about the rows: they may be written again.
+            Effect.catchDefect((defect) => Effect.fail(unavailable(defect))),
+            Effect.tapError(({ reason }) =>
+              Effect.sync(() => {
+                meters.writeFailed(reason._tag)
+                step.annotate(() => ({ "error.type": reason._tag }))
+              })
+            )
+          )
+      )
 
-  const writeBatch = (rows: ReadonlyArray<R>): Effect.Effect<isolate.Outcome<R>> => {
+  const writeBatch = (rows: ReadonlyArray<R>, flush: Current): Effect.Effect<isolate.Outcome<R>> => {
+    const write = writeUnder(flush)
     if (suspects.size === 0) return isolate.writeIsolating(write, rows, [])
     const clean: Array<R> = []
     const apart: Array<R> = []
@@ -89,68 +110,104 @@ export const make = Effect.fnUntraced(function* <M extends Message, R extends Ro
     }
   }
 
-  const discard = (rows: ReadonlyArray<R>, why: string): Effect.Effect<void> => {
+  const discard = (rows: ReadonlyArray<R>, why: string, flush: Current): Effect.Effect<void> => {
     if (rows.length === 0) return Effect.void
     ledger.inFlight -= rows.length
     ledger.discarded += rows.length
     const named = rows
       .slice(0, maxNamed)
       .map((row) => ({ agent: definition.agentOf(row.origin), key: definition.keyOf(row) }))
-    return discardLog(rows.length, (count) => `discarded ${count} rows: ${why}`, { rows: named })
+    return flush.log(discardLog(rows.length, (count) => `discarded ${count} rows: ${why}`, { rows: named }))
   }
 
-  const settle = Effect.fnUntraced(function* (outcome: isolate.Outcome<R>) {
+  const settle = Effect.fnUntraced(function* (outcome: isolate.Outcome<R>, flush: Current) {
     if (closed) return
+    flush.span.annotate(() => describeOutcome(outcome))
     ledger.inFlight -= outcome.written.length
     ledger.written += outcome.written.length
     if (suspects.size > 0) for (const row of outcome.written) suspects.delete(identify(row))
     suspect(outcome.rejected)
     suspect(outcome.unresolved)
-    yield* discard(outcome.rejected, "rejected by the store")
+    yield* discard(outcome.rejected, "rejected by the store", flush)
     if (outcome.unresolved.length > 0) yield* accumulator.restore(outcome.unresolved)
-    if (outcome.failure === undefined) return yield* outage.succeeded
+    if (outcome.failure === undefined) {
+      if (outage.isDown()) yield* flush.log(outage.succeeded)
+      return
+    }
     if (options.onWriteFailure === "discard") {
-      return yield* discard(outcome.unwritten, outcome.failure.message)
+      return yield* discard(outcome.unwritten, outcome.failure.message, flush)
     }
     yield* accumulator.restore(outcome.unwritten)
-    yield* outage.failed(outcome.failure)
+    yield* flush.log(outage.failed(outcome.failure))
   })
 
-  const publishFailed = (error: unknown, count: number) => {
-    meters.publishFailed(count)
-    return publishLog(count, (total) => `failed to publish ${total} notifications`, { error })
+  const describeOutcome = ({ failure, rejected, unresolved, unwritten, written }: isolate.Outcome<R>) => {
+    const failed = options.onWriteFailure === "discard" ? "discarded" : "requeued"
+    const discarded = rejected.length + (failed === "discarded" ? unwritten.length : 0)
+    return {
+      "batcher.flush.outcome": failure === undefined ? "written" : failed,
+      "batcher.rows.written": written.length,
+      "batcher.rows.discarded": discarded,
+      "batcher.rows.requeued": unwritten.length + unresolved.length + rejected.length - discarded,
+      ...(failure && { "error.type": failure.reason._tag })
+    }
   }
 
-  const publish = (agents: ReadonlyArray<string>): Effect.Effect<void> => {
+  const publish = (agents: ReadonlyArray<string>, { log, span }: Current): Effect.Effect<void> => {
     if (definition.notification === undefined) return Effect.void
-    const payloads = definition.notification.encode(agents)
-    if (publishing === maxPublishing)
-      return publishFailed(`${maxPublishing} are under way already`, payloads.length)
+    const { channel, encode, publish } = definition.notification
+    const payloads = encode(agents)
+    const failed = (error: unknown) => {
+      meters.publishFailed(payloads.length)
+      return log(
+        publishLog(payloads.length, (total) => `failed to publish ${total} notifications`, { error })
+      )
+    }
+    if (publishing === maxPublishing) return failed(`${maxPublishing} are under way already`)
     publishing += 1
-    return bounded(definition.notification.publish(payloads), options.writeTimeout, () =>
-      Exit.die("no answer in time")
-    ).pipe(
-      flushSpan.child(`${definition.name}.publish`, "producer"),
-      Effect.catchCause((cause) => publishFailed(Cause.squash(cause), payloads.length)),
-      Effect.ensuring(Effect.sync(() => (publishing -= 1)))
-    )
+    return span
+      .step(
+        `${definition.name}.publish`,
+        // A notification carries no context, so nobody's span can have this one for parent: no producer.
+        "client",
+        () => ({
+          "messaging.operation.name": "publish",
+          "messaging.operation.type": "send",
+          "messaging.destination.name": channel,
+          "messaging.batch.message_count": payloads.length
+        }),
+        (step) =>
+          bounded(step.inside(publish(payloads)), options.writeTimeout, () => Exit.die("no answer in time"))
+      )
+      .pipe(
+        Effect.catchCause((cause) => failed(Cause.squash(cause))),
+        Effect.ensuring(Effect.sync(() => (publishing -= 1)))
+      )
   }
 
   const writeAndPublish = Effect.fnUntraced(function* (
     rows: ReadonlyArray<R>,
     reason: Reason,
-    afterWrite: Effect.Effect<unknown>
+    afterWrite: Effect.Effect<unknown>,
+    span: flushSpan.Handle
   ) {
     const start = clock.currentTimeMillisUnsafe()
-    const { failure, written } = yield* Effect.flatMap(writeBatch(rows), (outcome) =>
-      Effect.as(settle(outcome), outcome)
+    const flush: Current = {
+      span,
+      log: (line) => span.inside(Effect.annotateLogs(line, { reason, batchSize: rows.length, ...span.ids }))
+    }
+    const { failure, written } = yield* Effect.flatMap(writeBatch(rows, flush), (outcome) =>
+      Effect.as(settle(outcome, flush), outcome)
     ).pipe(Effect.ensuring(Effect.andThen(permits.release(1), afterWrite)))
+    const rowsByAgent = countByAgent(written)
+    span.annotate(() => ({
+      "batcher.batch.agents": (written.length === rows.length ? rowsByAgent : countByAgent(rows)).size
+    }))
     if (written.length > 0) {
-      const rowsByAgent = countByAgent(written)
       meters.catchUp()
-      yield* publish(Array.from(rowsByAgent.keys()))
+      yield* publish(Array.from(rowsByAgent.keys()), flush)
       meters.flushed(reason, rowsByAgent, written.length, (clock.currentTimeMillisUnsafe() - start) / 1000)
-      yield* Effect.logDebug("flushed", written.length, "rows", reason)
+      yield* flush.log(Effect.logDebug(`flushed ${written.length} rows`))
     }
     // Failing inside the span marks it as failed; the outage has been logged.
     if (failure !== undefined) yield* Effect.fail(failure)
@@ -176,14 +233,21 @@ export const make = Effect.fnUntraced(function* <M extends Message, R extends Ro
         yield* afterWrite
         return "empty"
       }
+      const supersededBefore = superseded
+      superseded = ledger.superseded
       return yield* flushSpan
-        .root(writeAndPublish(rows, reason, afterWrite), {
-          name: definition.name,
-          reason,
-          rows,
-          attempt: outage.attempts() + 1,
-          now: clock.currentTimeMillisUnsafe()
-        })
+        .root(
+          `${definition.name}.flush`,
+          () =>
+            flushSpan.describe({
+              reason,
+              rows,
+              attempt: outage.attempts() + 1,
+              superseded: ledger.superseded - supersededBefore,
+              now: clock.currentTimeMillisUnsafe()
+            }),
+          (span) => writeAndPublish(rows, reason, afterWrite, span)
+        )
         .pipe(Effect.match({ onSuccess: () => "written" as const, onFailure: () => "failed" as const }))
     }),
     giveUp: Effect.sync(() => {
