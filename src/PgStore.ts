@@ -16,6 +16,7 @@ import * as Statement from "effect/sql/Statement"
 import type { AgentId } from "./AgentId.ts"
 import type { AgentStatsRow } from "./AgentStats.ts"
 import { metadataAtFault, statsAtFault } from "./internal/checkRows.ts"
+import * as Salvage from "./internal/salvage.ts"
 import { classify } from "./internal/sqlError.ts"
 import type { AgentMetadata, Metadata } from "./Metadata.ts"
 import * as Store from "./Store.ts"
@@ -41,24 +42,23 @@ export interface Options {
 
 const escapeIdentifier = Statement.defaultEscape('"')
 
-const metadataColumns =
-  "unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::timestamptz[]) AS u(a, k, v, e, c)"
+const batch = "unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::timestamptz[])"
 
 // The order is the server's, the same for every writer, so that two of them
 // never lock the same rows in opposite order.
-const upsertMetadata = (table: string): string => `
+const upsertMetadata = (table: string, rows: string): string => `
 INSERT INTO ${table} AS t (workspace_agent_id, key, value, error, collected_at)
-SELECT * FROM ${metadataColumns}
+SELECT * FROM ${rows} AS u(a, k, v, e, c)
 ORDER BY a, k
 ON CONFLICT (workspace_agent_id, key) DO UPDATE
 SET value = excluded.value, error = excluded.error, collected_at = excluded.collected_at
 WHERE excluded.collected_at >= t.collected_at`
 
-const updateMetadata = (table: string): string => `
+const updateMetadata = (table: string, rows: string): string => `
 WITH l AS MATERIALIZED (
   SELECT t.workspace_agent_id AS a, t.key AS k, u.v, u.e, u.c
   FROM ${table} AS t
-  JOIN ${metadataColumns} ON t.workspace_agent_id = u.a AND t.key = u.k
+  JOIN ${rows} AS u(a, k, v, e, c) ON t.workspace_agent_id = u.a AND t.key = u.k
   WHERE t.collected_at <= u.c
   ORDER BY 1, 2
   FOR NO KEY UPDATE OF t
@@ -144,7 +144,9 @@ export const make = Effect.fnUntraced(function* (
 
   const metadataTable = escapeIdentifier(options?.metadataTable ?? "workspace_agent_metadata")
   const statsTable = escapeIdentifier(options?.statsTable ?? "workspace_agent_stats")
-  const writeMetadata = options?.onlyExisting ? updateMetadata(metadataTable) : upsertMetadata(metadataTable)
+  const metadataStatement = options?.onlyExisting ? updateMetadata : upsertMetadata
+  const writeMetadata = metadataStatement(metadataTable, batch)
+  const salvageMetadata = Salvage.make(sql, metadataStatement(metadataTable, Salvage.chunk))
   const readMetadata = selectMetadata(metadataTable)
   const appendStats = insertStats(statsTable)
 
@@ -154,20 +156,45 @@ export const make = Effect.fnUntraced(function* (
   ): Effect.Effect<ReadonlyArray<Row>, Store.StoreError> =>
     Effect.mapError(sql.unsafe<Row>(statement, parameters).withoutTransform, classify)
 
+  // Garbage seldom comes once: after a batch with rows at fault, the next is not
+  // even tried whole.
+  let isSalvaging = false
+
+  const salvage = (parameters: ReadonlyArray<PgTypes.Parameter>): Effect.Effect<void, Store.StoreError> =>
+    salvageMetadata(parameters).pipe(
+      Effect.tapError(() => Effect.sync(() => (isSalvaging = false))),
+      Effect.mapError(classify),
+      Effect.flatMap(({ refused, why }) => {
+        isSalvaging = refused.length > 0
+        return isSalvaging
+          ? Effect.fail(Store.rejected(new Error(why), refused, { othersWritten: true }))
+          : Effect.void
+      })
+    )
+
   return Store.Store.of({
     batchUpdateMetadata: (batch) =>
       Effect.suspend(() => {
         if (batch.agentIds.length === 0) return Effect.void
         const atFault = metadataAtFault(batch)
         if (atFault.length > 0) return refuse(atFault)
-        return Effect.asVoid(
-          execute(writeMetadata, [
-            arrayOf(batch.agentIds, PgTypes.OID.uuid),
-            arrayOf(batch.keys, PgTypes.OID.text),
-            arrayOf(batch.values, PgTypes.OID.text),
-            arrayOf(batch.errors, PgTypes.OID.text),
-            arrayOf(batch.collectedAt, PgTypes.OID.timestamptz)
-          ])
+        const parameters = [
+          arrayOf(batch.agentIds, PgTypes.OID.uuid),
+          arrayOf(batch.keys, PgTypes.OID.text),
+          arrayOf(batch.values, PgTypes.OID.text),
+          arrayOf(batch.errors, PgTypes.OID.text),
+          arrayOf(batch.collectedAt, PgTypes.OID.timestamptz)
+        ]
+        if (isSalvaging) return salvage(parameters)
+        return Effect.catchReason(
+          Effect.asVoid(execute(writeMetadata, parameters)),
+          "StoreError",
+          "Rejected",
+          (_, rejection) =>
+            Effect.catch(salvage(parameters), (error) =>
+              // Where salvaging itself is impossible, what the batch was first refused for stands.
+              Effect.fail(error.reason._tag === "Rejected" && error.reason.othersWritten ? error : rejection)
+            )
         )
       }),
 

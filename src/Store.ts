@@ -6,7 +6,8 @@
  * implementation obeys the same rules, and the conformance suite holds each to
  * them:
  *
- * - A write is all or nothing.
+ * - A write is all or nothing. Only a store that names the rows it rejects may
+ *   have written all the others, and says so.
  * - It is idempotent: a batch may be written again, because the outcome of a
  *   lost connection is unknown.
  * - It is newest-wins: a fact collected before the one the store holds changes
@@ -45,7 +46,8 @@ export class Unavailable extends Schema.Error<Unavailable>("effect-metadata-batc
 /**
  * The store refuses the batch because of what is in it. `rows` names the
  * positions at fault where the store knows them; without it, whoever wrote the
- * batch has to find them.
+ * batch has to find them. `othersWritten` says that every other row has been
+ * written all the same.
  *
  * @category errors
  * @since 0.1.0
@@ -53,6 +55,7 @@ export class Unavailable extends Schema.Error<Unavailable>("effect-metadata-batc
 export class Rejected extends Schema.Error<Rejected>("effect-metadata-batcher/Store/Rejected")({
   _tag: Schema.tag("Rejected"),
   rows: Schema.UndefinedOr(Schema.Array(Schema.Number)),
+  othersWritten: Schema.Boolean,
   cause: Schema.Defect()
 }) {
   override get message(): string {
@@ -117,13 +120,17 @@ export const unavailable = (cause: unknown): StoreError =>
 
 /**
  * A `StoreError` whose reason is `Rejected`, naming the rows at fault where
- * they are known.
+ * they are known. Unless `othersWritten` is given, nothing was written.
  *
  * @category constructors
  * @since 0.1.0
  */
-export const rejected = (cause: unknown, rows?: ReadonlyArray<number> | undefined): StoreError =>
-  new StoreError({ reason: new Rejected({ cause, rows }) })
+export const rejected = (
+  cause: unknown,
+  rows?: ReadonlyArray<number> | undefined,
+  options?: { readonly othersWritten: boolean } | undefined
+): StoreError =>
+  new StoreError({ reason: new Rejected({ cause, rows, othersWritten: options?.othersWritten ?? false }) })
 
 /**
  * A `StoreError` whose reason is `Canceled`.

@@ -1,11 +1,12 @@
 import * as Effect from "effect/Effect"
-import type { StoreError } from "../Store.ts"
+import type { Rejected, StoreError } from "../Store.ts"
 
 /**
- * How many statements one flush may spend on finding rows at fault. One bad row
- * among 500 takes 18 by halving; what is not found within the limit goes back
- * and is set apart from clean rows by the next flush, so that a producer of
- * garbage costs the others a bounded share of each flush.
+ * How many statements one flush may spend on finding rows at fault, where the
+ * store does not name them. One bad row among 500 takes 18 by halving; what is
+ * not found within the limit goes back and is set apart from clean rows by the
+ * next flush, so that a producer of garbage costs the others a bounded share of
+ * each flush.
  */
 export const maxIsolationStatements = 64
 
@@ -13,6 +14,8 @@ export const maxIsolationStatements = 64
 export interface Outcome<Row> {
   written: ReadonlyArray<Row>
   readonly rejected: Array<Row>
+  /** Those of the rejected rows that had to be searched for. */
+  readonly found: Array<Row>
   /** Rows whose write failed for a reason that can pass. */
   readonly unwritten: Array<Row>
   /** Rows not tried on their own within the limit, some of them at fault. */
@@ -33,6 +36,7 @@ export const writeIsolating = <Row>(
     const outcome: Outcome<Row> = {
       written: [],
       rejected: [],
+      found: [],
       unwritten: [],
       unresolved: [],
       failure: undefined
@@ -47,8 +51,7 @@ export const writeIsolating = <Row>(
       }
       return Effect.matchEffect(write(rows), {
         onSuccess: () => {
-          // Nearly always the one statement of the flush: no need to copy its rows.
-          outcome.written = outcome.written.length === 0 ? rows : outcome.written.concat(rows)
+          succeed(rows)
           return Effect.void
         },
         onFailure: (error) => {
@@ -57,25 +60,31 @@ export const writeIsolating = <Row>(
             append(outcome.unwritten, rows)
             return Effect.void
           }
-          return reject(rows, error.reason.rows)
+          return reject(rows, error.reason)
         }
       })
     }
 
-    const reject = (
-      rows: ReadonlyArray<Row>,
-      positions: ReadonlyArray<number> | undefined
-    ): Effect.Effect<void> => {
-      const atFault = new Set(positions?.filter((position) => rows[position] !== undefined))
+    // Nearly always the one statement of the flush: no need to copy its rows.
+    const succeed = (rows: ReadonlyArray<Row>): void => {
+      outcome.written = outcome.written.length === 0 ? rows : outcome.written.concat(rows)
+    }
+
+    const reject = (rows: ReadonlyArray<Row>, reason: Rejected): Effect.Effect<void> => {
+      const atFault = new Set(reason.rows?.filter((position) => rows[position] !== undefined))
       if (atFault.size > 0) {
         append(
           outcome.rejected,
           rows.filter((_, position) => atFault.has(position))
         )
-        return attempt(rows.filter((_, position) => !atFault.has(position)))
+        const others = rows.filter((_, position) => !atFault.has(position))
+        if (!reason.othersWritten) return extra(others)
+        succeed(others)
+        return Effect.void
       }
       if (rows.length === 1) {
         append(outcome.rejected, rows)
+        append(outcome.found, rows)
         return Effect.void
       }
       return halve(rows)
@@ -98,6 +107,7 @@ export const writeIsolating = <Row>(
     }
 
     const extra = (rows: ReadonlyArray<Row>): Effect.Effect<void> => {
+      if (rows.length === 0) return Effect.void
       if (budget === 0) {
         append(outcome.unresolved, rows)
         return Effect.void

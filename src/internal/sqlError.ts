@@ -4,9 +4,11 @@ import * as Predicate from "effect/Predicate"
 import type { SqlError } from "effect/sql/SqlError"
 import * as Store from "../Store.ts"
 
-// Classes of SQLSTATE that blame the statement's data, by what PostgreSQL's
-// manual calls them. Writing the rows in smaller batches finds the one at fault.
-const blamesData = new Set([
+/**
+ * Classes of SQLSTATE that blame the statement's data, by what PostgreSQL's
+ * manual calls them. Writing the rows in smaller batches finds the one at fault.
+ */
+export const blamesData: ReadonlySet<string> = new Set([
   "21", // cardinality violation: a key twice in one batch
   "22", // data exception
   "23", // integrity constraint violation
@@ -17,7 +19,7 @@ const blamesData = new Set([
 
 const queryCanceled = "57014"
 
-const sqlStateOf = (error: SqlError): string | undefined => {
+export const sqlStateOf = (error: SqlError): string | undefined => {
   const cause = error.reason.cause
   return Predicate.hasProperty(cause, "code") && Predicate.isString(cause.code) ? cause.code : undefined
 }
