@@ -64,7 +64,8 @@ const count = (option: string, value: number, least: number) =>
 const millis = (option: string, input: Duration.Input, least: number) =>
   Effect.suspend(() => {
     const value = Duration.fromInput(input)
-    const duration = value._tag === "Some" ? Duration.toMillis(value.value) : Number.NaN
+    // Duration takes NaN for zero.
+    const duration = value._tag === "Some" && !Number.isNaN(input) ? Duration.toMillis(value.value) : Number.NaN
     // setTimeout fires at once for anything longer.
     return duration >= least && duration <= 2 ** 31 - 1
       ? Effect.succeed(duration)
