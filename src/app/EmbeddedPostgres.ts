@@ -56,6 +56,8 @@ export class EmbeddedPostgres extends Context.Service<
   {
     /** Connects as the superuser to the database `postgres`. */
     readonly config: PgClient.PgPoolConfig
+    /** The server's process; another after each start. */
+    readonly processId: Effect.Effect<number, EmbeddedPostgresError>
     /** Starts the server again after `stop`, on the same data; returns when it accepts connections. */
     readonly start: Effect.Effect<void, EmbeddedPostgresError>
     /**
@@ -219,6 +221,10 @@ export const make = Effect.fnUntraced(function* (
 
   return EmbeddedPostgres.of({
     config: { host: directory, port: 5432, username: "postgres", database: "postgres" },
+    processId: attempt("the server is not running", async () => {
+      const file = await FileSystem.readFile(Path.join(directory, "data", "postmaster.pid"), "utf8")
+      return Number.parseInt(file, 10)
+    }),
     start: control("start"),
     stop: (mode = "fast") => control("-m", mode, "stop"),
     killBackend: (processId) =>
