@@ -64,7 +64,7 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import type * as Tracer from "effect/Tracer"
-import type { AgentStats } from "./AgentStats.ts"
+import type { AgentStats, AgentStatsRow } from "./AgentStats.ts"
 import * as Batcher from "./Batcher.ts"
 import { statsBatchSizeBoundaries } from "./BatcherMetrics.ts"
 import * as appendOnly from "./internal/appendOnly.ts"
@@ -91,7 +91,7 @@ export class StatsBatcher extends Context.Service<
   {
     /**
      * Adds one report. Never waits and never fails: what there is no room for is
-     * dropped, counted and warned about.
+     * dropped, and what is no report is discarded, both counted and warned about.
      */
     readonly add: (stats: AgentStats) => Effect.Effect<void>
     /** `add` outside of Effect: synchronous, and gives back whether the report was queued, as 1 or 0. */
@@ -131,15 +131,15 @@ export const make = Effect.fnUntraced(function* (
       batchSizeBoundaries: statsBatchSizeBoundaries
     },
     accumulator: appendOnly.make,
-    write: (rows) => store.batchInsertStats(rows.map((row) => row.origin.stats)),
+    write: (rows) => store.batchInsertStats(rows.map((row) => row.stats)),
     truncate: (report) => report,
-    agentOf: (report) => report.stats.agentId,
-    keyOf: (row) => row.origin.stats.id
+    agentOf: (report) => report.stats?.agentId ?? "unknown",
+    keyOf: (row) => row.stats.id
   })
 
   const offer = (stats: AgentStats, span: Tracer.AnySpan | undefined): number =>
     batcher.offerUnsafe({
-      stats: { ...stats, createdAt: toMicroseconds(stats.createdAt), id: globalThis.crypto.randomUUID() },
+      stats: toRow(stats),
       size: 1,
       addedAt: clock.currentTimeMillisUnsafe(),
       span
@@ -178,10 +178,23 @@ export const layerConfig = (
 ): Layer.Layer<StatsBatcher, Batcher.InvalidOptionError | Config.ConfigError, Store> =>
   Layer.effect(StatsBatcher, Effect.flatMap(Config.unwrap(config), make))
 
-/** What PostgreSQL keeps of a time. */
-const toMicroseconds = (time: DateTime.Utc): DateTime.Utc => {
-  const { epochMilliseconds } = time
-  return Number.isInteger(epochMilliseconds)
-    ? time
-    : DateTime.makeUnsafe(Math.trunc(epochMilliseconds * 1000) / 1000)
+/** A copy, since whoever added the report may use its object again. */
+const toRow = (stats: AgentStats): AgentStatsRow | undefined => {
+  try {
+    return {
+      ...stats,
+      connectionsByProto: { ...stats.connectionsByProto },
+      createdAt: toMicroseconds(stats.createdAt),
+      id: globalThis.crypto.randomUUID()
+    }
+  } catch {
+    // Not a report: types do not bind JavaScript. It is counted as discarded, for `add` never fails.
+    return undefined
+  }
 }
+
+/** What PostgreSQL keeps of a time. */
+const toMicroseconds = (time: DateTime.Utc): DateTime.Utc =>
+  Number.isInteger(time.epochMilliseconds)
+    ? time
+    : DateTime.mapEpochMillis(time, (milliseconds) => Math.trunc(milliseconds * 1000) / 1000)

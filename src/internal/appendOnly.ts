@@ -5,12 +5,14 @@ import type { Accumulator, Ledger, Message } from "../Batcher.ts"
 
 /** One report of connection statistics. */
 export interface Report extends Message {
-  readonly stats: AgentStatsRow
+  /** Undefined for what turned out to be no report. */
+  readonly stats: AgentStatsRow | undefined
 }
 
 /** A report waiting to be written. */
 export interface Row {
   readonly origin: Report
+  readonly stats: AgentStatsRow
 }
 
 /**
@@ -22,6 +24,11 @@ export const make = (ledger: Ledger, maxPending: number): Effect.Effect<Accumula
     const pending = MutableList.make<Row>()
 
     const append = (report: Report): void => {
+      const { stats } = report
+      if (stats === undefined) {
+        ledger.discarded += 1
+        return
+      }
       if (ledger.pending + ledger.inFlight >= maxPending) {
         if (MutableList.take(pending) === MutableList.Empty) {
           // Everything is in a write: nothing older can make room.
@@ -31,7 +38,7 @@ export const make = (ledger: Ledger, maxPending: number): Effect.Effect<Accumula
         ledger.pending -= 1
         ledger.discarded += 1
       }
-      MutableList.append(pending, { origin: report })
+      MutableList.append(pending, { origin: report, stats })
       ledger.pending += 1
     }
 
