@@ -117,6 +117,8 @@ const run = Effect.fnUntraced(function* (options: Options) {
     Effect.gen(function* () {
       const worked = yield* Effect.exit(restore(working))
       yield* Scope.close(scope, Exit.void)
+      // The last notification may still be on its way.
+      yield* Effect.sleep("100 millis")
       yield* Fiber.interrupt(drawing)
       yield* dashboard.draw
       yield* screen.keep

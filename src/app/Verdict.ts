@@ -99,8 +99,9 @@ export const pronounce = Effect.fnUntraced(function* (
 
   const check = Effect.gen(function* () {
     const { keys, stale } = yield* countStale(fleet)
+    const why = metadata.dropped > 0 ? ", for newer ones were dropped" : ""
     yield* screen.print(
-      `checked ${count(keys)} keys: ${stale === 0 ? "all newest" : `${count(stale)} hold an older value`}`
+      `checked ${count(keys)} keys: ${stale === 0 ? "all newest" : `${count(stale)} hold an older value${why}`}`
     )
     // What was dropped was never accepted; it may have been the last of its key.
     if (stale > metadata.dropped + metadata.discarded) lost.push(`${count(stale)} keys hold an older value`)
