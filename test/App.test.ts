@@ -96,11 +96,10 @@ const collector = Effect.acquireRelease(
 interface Span {
   readonly name: string
   readonly spanId: string
-  readonly parentSpanId?: string
   readonly links: ReadonlyArray<{ readonly spanId: string }>
   readonly attributes: ReadonlyArray<{
     readonly key: string
-    readonly value: { readonly stringValue?: string }
+    readonly value: { readonly intValue?: number | string }
   }>
 }
 
@@ -169,14 +168,20 @@ it.live(
       const spans = received.flatMap(({ resourceSpans = [] }) =>
         resourceSpans.flatMap(({ scopeSpans }) => scopeSpans.flatMap(({ spans }) => spans))
       )
-      const last = spans.filter(({ name }) => name === "MetadataBatcher.flush").at(-1)
+      const flushes = spans.filter(({ name }) => name === "MetadataBatcher.flush")
       const reports = new Set(spans.filter(({ name }) => name === "AgentReport").map(({ spanId }) => spanId))
-      assert.strictEqual(
-        last?.attributes.find(({ key }) => key === "batcher.flush.reason")?.value.stringValue,
-        "shutdown"
+      const sizes = flushes.map(({ attributes }) =>
+        Number(attributes.find(({ key }) => key === "batcher.batch.size")?.value.intValue)
       )
-      assert.isNotEmpty(last?.links)
-      assert.isTrue(last?.links.every(({ spanId }) => reports.has(spanId)))
+      // The spans of the last flush, too.
+      assert.strictEqual(
+        sizes.reduce((sum, size) => sum + size, 0),
+        written
+      )
+      for (const { links } of flushes) {
+        assert.isNotEmpty(links)
+        assert.isTrue(links.every(({ spanId }) => reports.has(spanId)))
+      }
 
       const flushed = received
         .flatMap(({ resourceMetrics = [] }) =>
