@@ -20,3 +20,11 @@ export const summarize = (samples: ReadonlyArray<number>): Summary => {
 /** The ratio of two contestants, taken within each round, where the machine was the same for both. */
 export const ratio = (over: ReadonlyArray<number>, under: ReadonlyArray<number>): Summary =>
   summarize(over.map((value, round) => value / (under[round] ?? Number.NaN)))
+
+/** Nanoseconds of CPU, of all threads of this process, that something takes. */
+export const cpuTime = async (run: () => unknown): Promise<number> => {
+  const before = process.cpuUsage()
+  await run()
+  const { system, user } = process.cpuUsage(before)
+  return (user + system) * 1e3
+}
