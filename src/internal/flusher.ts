@@ -2,6 +2,7 @@ import * as Cause from "effect/Cause"
 import type * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as LogLevel from "effect/LogLevel"
 import * as Semaphore from "effect/Semaphore"
 import type { Accumulator, Definition, Message, Reason, Row } from "../Batcher.ts"
 import { type StoreError, unavailable } from "../Store.ts"
@@ -207,7 +208,9 @@ export const make = Effect.fnUntraced(function* <M extends Message, R extends Ro
       meters.catchUp()
       yield* publish(Array.from(rowsByAgent.keys()), flush)
       meters.flushed(reason, rowsByAgent, written.length, (clock.currentTimeMillisUnsafe() - start) / 1000)
-      yield* flush.log(Effect.logDebug(`flushed ${written.length} rows`))
+      if (yield* LogLevel.isEnabled("Debug")) {
+        yield* flush.log(Effect.logDebug(`flushed ${written.length} rows`))
+      }
     }
     // Failing inside the span marks it as failed; the outage has been logged.
     if (failure !== undefined) yield* Effect.fail(failure)
