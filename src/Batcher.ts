@@ -194,6 +194,8 @@ export interface Definition<M extends Message, R extends Row<M>> {
   readonly agentOf: (message: M) => string
   /** What tells a row from the others of its agent, for logs: never its value. */
   readonly keyOf: (row: R) => string
+  /** Whether a key comes again with a later record. Default `true`; rows that were refused are then written apart. */
+  readonly keysRecur?: boolean | undefined
 }
 
 /**
@@ -208,7 +210,7 @@ export interface Batcher<in M> {
   /**
    * Writes everything accepted so far, whatever the interval. Returns when all
    * of it is written, or accounted for: discarded, or back in `pending` because
-   * the store is unavailable.
+   * the store is unavailable or has refused too many rows to search for at once.
    */
   readonly flush: Effect.Effect<void>
   readonly accounting: Effect.Effect<Accounting>

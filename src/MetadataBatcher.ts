@@ -99,7 +99,7 @@ export class MetadataBatcher extends Context.Service<
     /**
      * Writes everything accepted so far. Returns when all of it is written, or
      * accounted for: discarded, or back in `pending` because the store is
-     * unavailable.
+     * unavailable or has refused too many rows to search for at once.
      */
     readonly flush: Effect.Effect<void>
     /** Where every fact that was ever offered is now; also after the batcher has closed. */
@@ -180,7 +180,7 @@ export const make = Effect.fnUntraced(function* (
     batcher.offerUnsafe({
       agentId,
       facts,
-      size: facts.length,
+      size: facts?.length ?? 0,
       addedAt: clock.currentTimeMillisUnsafe(),
       span
     })

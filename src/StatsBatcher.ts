@@ -99,7 +99,7 @@ export class StatsBatcher extends Context.Service<
     /**
      * Writes everything accepted so far. Returns when all of it is written, or
      * accounted for: discarded, or back in `pending` because the store is
-     * unavailable.
+     * unavailable or has refused too many rows to search for at once.
      */
     readonly flush: Effect.Effect<void>
     /** Where every report that was ever offered is now; also after the batcher has closed. */
@@ -134,7 +134,8 @@ export const make = Effect.fnUntraced(function* (
     write: (rows) => store.batchInsertStats(rows.map((row) => row.stats)),
     truncate: (report) => report,
     agentOf: (report) => report.stats?.agentId ?? "unknown",
-    keyOf: (row) => row.stats.id
+    keyOf: (row) => row.stats.id,
+    keysRecur: false
   })
 
   const offer = (stats: AgentStats, span: Tracer.AnySpan | undefined): number =>

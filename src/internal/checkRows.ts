@@ -17,8 +17,12 @@ const maxBigint = 2n ** 63n - 1n
 
 const uuid = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i
 
-const fits = (text: string, maxLength: number): boolean =>
-  text.length === 0 || (!text.includes("\0") && (text.length <= maxLength || codePoints(text) <= maxLength))
+// A row may hold anything: types do not bind JavaScript, and what is thrown here would be blamed on no row.
+const isUuid = (id: unknown): boolean => typeof id === "string" && uuid.test(id)
+
+const fits = (text: unknown, maxLength: number): boolean =>
+  typeof text === "string" &&
+  (text.length === 0 || (!text.includes("\0") && (text.length <= maxLength || codePoints(text) <= maxLength)))
 
 // PostgreSQL counts code points, a JavaScript string UTF-16 units, of which
 // there are never fewer.
@@ -36,19 +40,19 @@ export const metadataAtFault = (batch: MetadataBatch): ReadonlyArray<number> => 
   const atFault: Array<number> = []
   // The facts of an agent follow each other, so most ids have just been checked.
   let checkedId: string | undefined
-  let isUuid = false
+  let isAgent = false
   for (let row = 0; row < agentIds.length; row++) {
     const agentId = agentIds[row]
     if (agentId !== checkedId) {
       checkedId = agentId
-      isUuid = agentId !== undefined && uuid.test(agentId)
+      isAgent = isUuid(agentId)
     }
     if (
       !(
-        isUuid &&
-        fits(keys[row] ?? "", maxKeyLength) &&
-        fits(values[row] ?? "", maxTextLength) &&
-        fits(errors[row] ?? "", maxTextLength) &&
+        isAgent &&
+        fits(keys[row], maxKeyLength) &&
+        fits(values[row], maxTextLength) &&
+        fits(errors[row], maxTextLength) &&
         isTime(collectedAt[row] ?? Number.NaN)
       )
     ) {
@@ -58,9 +62,10 @@ export const metadataAtFault = (batch: MetadataBatch): ReadonlyArray<number> => 
   return atFault
 }
 
-const isBigint = (count: bigint): boolean => count >= minBigint && count <= maxBigint
+const isBigint = (count: unknown): boolean =>
+  typeof count === "bigint" && count >= minBigint && count <= maxBigint
 
-const isProtocolCount = ([protocol, count]: [string, number]): boolean =>
+const isProtocolCount = ([protocol, count]: [string, unknown]): boolean =>
   !protocol.includes("\0") && protocol.isWellFormed() && Number.isFinite(count)
 
 /** The positions of the rows that PostgreSQL would refuse. */
@@ -69,12 +74,12 @@ export const statsAtFault = (rows: ReadonlyArray<AgentStatsRow>): ReadonlyArray<
   rows.forEach((stats, row) => {
     if (
       !(
-        uuid.test(stats.id) &&
-        uuid.test(stats.agentId) &&
-        uuid.test(stats.userId) &&
-        uuid.test(stats.templateId) &&
-        uuid.test(stats.workspaceId) &&
-        isTime(stats.createdAt.epochMilliseconds) &&
+        isUuid(stats.id) &&
+        isUuid(stats.agentId) &&
+        isUuid(stats.userId) &&
+        isUuid(stats.templateId) &&
+        isUuid(stats.workspaceId) &&
+        isTime(stats.createdAt?.epochMilliseconds) &&
         isBigint(stats.connectionCount) &&
         isBigint(stats.rxPackets) &&
         isBigint(stats.rxBytes) &&
@@ -84,7 +89,7 @@ export const statsAtFault = (rows: ReadonlyArray<AgentStatsRow>): ReadonlyArray<
         isBigint(stats.sessionCountJetBrains) &&
         isBigint(stats.sessionCountReconnectingPTY) &&
         isBigint(stats.sessionCountSSH) &&
-        Object.entries(stats.connectionsByProto).every(isProtocolCount)
+        Object.entries(stats.connectionsByProto ?? {}).every(isProtocolCount)
       )
     ) {
       atFault.push(row)

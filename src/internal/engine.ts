@@ -1,5 +1,6 @@
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
+import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
@@ -37,6 +38,7 @@ const build = Effect.fnUntraced(function* <M extends Message, R extends Row<M>>(
   const intake = yield* Intake.make({ definition, capacity: options.capacity, ledger, meters, clock })
   const outage = Outage.make(clock, ledger)
   let closing = false
+  let closed = false
 
   // The set of flushes opens first and closes last: the final flush below still adds to it and awaits it.
   const flushes = yield* FiberSet.make<unknown>()
@@ -59,6 +61,7 @@ const build = Effect.fnUntraced(function* <M extends Message, R extends Row<M>>(
       Effect.timeoutOption(options.shutdownTimeout)
     )
     const lost = yield* flusher.giveUp
+    closed = true
     if (lost > 0) yield* Effect.logError(`closed with ${lost} rows unwritten: they are lost`)
   })
   yield* Effect.addFinalizer(() => close)
@@ -97,24 +100,32 @@ const build = Effect.fnUntraced(function* <M extends Message, R extends Row<M>>(
     })
   const drain = fold(intake.next)
 
+  /** Returns once the batch is written; its notification is a flush's own affair, and may hang. */
+  const writeBatch = (reason: Reason): Effect.Effect<Flusher.Outcome> =>
+    Effect.suspend(() => {
+      const written = Deferred.makeUnsafe<Flusher.Outcome>()
+      runFlush(flusher.flush(reason, { afterWrite: (outcome) => Deferred.succeed(written, outcome) }))
+      return Deferred.await(written)
+    })
+
   /** Writes what is pending now, in as many batches as it takes, up to the first that fails. */
   const flushPending = (reason: Reason): Effect.Effect<void> =>
     Effect.flatMap(drain, () => {
       let failed = false
       const batches = Array.from({ length: Math.ceil(ledger.pending / options.maxBatchSize) })
       const next = Effect.suspend(() =>
-        failed
-          ? Effect.void
-          : Effect.map(flusher.flush(reason), (outcome) => (failed ||= outcome === "failed"))
+        failed ? Effect.void : Effect.map(writeBatch(reason), (outcome) => (failed ||= outcome === "failed"))
       )
       return Effect.forEach(batches, () => next, { concurrency: options.writeConcurrency, discard: true })
     })
 
   // A flush at capacity puts the scheduled one off by moving this, which costs nothing; restarting the fiber would.
-  let scheduledAt = clock.currentTimeMillisUnsafe() + options.interval
-  const untilScheduled = () => Math.max(0, scheduledAt - clock.currentTimeMillisUnsafe())
+  // Whole milliseconds of a clock that nobody sets: a rest of 1e-13 ms could never be slept off.
+  const now = () => Number(clock.monotonicTimeNanosUnsafe() / 1_000_000n)
+  let scheduledAt = now() + options.interval
+  const untilScheduled = () => Math.max(0, scheduledAt - now())
   const putOffScheduled = () => {
-    scheduledAt = clock.currentTimeMillisUnsafe() + options.interval
+    scheduledAt = now() + options.interval
   }
   const tick = Effect.suspend(() => {
     if (untilScheduled() > 0) return Effect.void
@@ -135,7 +146,7 @@ const build = Effect.fnUntraced(function* <M extends Message, R extends Row<M>>(
   const flushAtCapacity = (): void => {
     while (isFlushDue()) {
       capacityFlushes += 1
-      runFlush(flusher.flush("capacity", { atLeast: options.flushAt, afterWrite: afterCapacity }))
+      runFlush(flusher.flush("capacity", { atLeast: options.flushAt, afterWrite: () => afterCapacity }))
     }
   }
   const afterCapacity = Effect.sync(() => {
@@ -170,8 +181,8 @@ const build = Effect.fnUntraced(function* <M extends Message, R extends Row<M>>(
   return {
     offerUnsafe: intake.offerUnsafe,
     flush: Effect.suspend(() => {
-      runFlush(flushPending("manual"))
-      return Effect.asVoid(awaitFlushes)
+      if (closed) return Effect.void
+      return Effect.andThen(Fiber.await(runFlush(flushPending("manual"))), Effect.asVoid(awaitFlushes))
     }),
     accounting: Effect.sync(() => ({ ...ledger }))
   }

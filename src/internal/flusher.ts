@@ -41,7 +41,7 @@ export interface Flusher {
     reason: Reason,
     options?: {
       readonly atLeast?: number | undefined
-      readonly afterWrite?: Effect.Effect<unknown> | undefined
+      readonly afterWrite?: ((outcome: Outcome) => Effect.Effect<unknown>) | undefined
     }
   ) => Effect.Effect<Outcome>
   /** Counts everything not written as lost; what a late write still does is not counted any more. */
@@ -78,7 +78,11 @@ export const make = Effect.fnUntraced(function* <M extends Message, R extends Ro
         "internal",
         () => (rows.length === 1 ? {} : { "db.operation.batch.size": rows.length }),
         (step) =>
-          bounded(step.inside(definition.write(rows)), options.writeTimeout, timedOut).pipe(
+          bounded(
+            step.inside(Effect.suspend(() => definition.write(rows))),
+            options.writeTimeout,
+            timedOut
+          ).pipe(
             // A defect says nothing about the rows: they may be written again.
             Effect.catchDefect((defect) => Effect.fail(unavailable(defect))),
             Effect.tapError(({ reason }) =>
@@ -127,7 +131,8 @@ export const make = Effect.fnUntraced(function* <M extends Message, R extends Ro
     ledger.inFlight -= outcome.written.length
     ledger.written += outcome.written.length
     if (suspects.size > 0) for (const row of outcome.written) suspects.delete(identify(row))
-    suspect(outcome.rejected)
+    if (definition.keysRecur ?? true) suspect(outcome.found)
+    else for (const row of outcome.rejected) suspects.delete(identify(row))
     suspect(outcome.unresolved)
     yield* discard(outcome.rejected, "rejected by the store", flush)
     if (outcome.unresolved.length > 0) yield* accumulator.restore(outcome.unresolved)
@@ -178,7 +183,9 @@ export const make = Effect.fnUntraced(function* <M extends Message, R extends Ro
           "messaging.batch.message_count": payloads.length
         }),
         (step) =>
-          bounded(step.inside(publish(payloads)), options.writeTimeout, () => Exit.die("no answer in time"))
+          bounded(step.inside(Effect.suspend(() => publish(payloads))), options.writeTimeout || 30_000, () =>
+            Exit.die("no answer in time")
+          )
       )
       .pipe(
         Effect.catchCause((cause) => failed(Cause.squash(cause))),
@@ -189,7 +196,7 @@ export const make = Effect.fnUntraced(function* <M extends Message, R extends Ro
   const writeAndPublish = Effect.fnUntraced(function* (
     rows: ReadonlyArray<R>,
     reason: Reason,
-    afterWrite: Effect.Effect<unknown>,
+    afterWrite: (outcome: Outcome) => Effect.Effect<unknown>,
     span: flushSpan.Handle
   ) {
     const start = clock.currentTimeMillisUnsafe()
@@ -199,13 +206,20 @@ export const make = Effect.fnUntraced(function* <M extends Message, R extends Ro
     }
     const { failure, written } = yield* Effect.flatMap(writeBatch(rows, flush), (outcome) =>
       Effect.as(settle(outcome, flush), outcome)
-    ).pipe(Effect.ensuring(Effect.andThen(permits.release(1), afterWrite)))
+    ).pipe(
+      Effect.onExit((exit) =>
+        Effect.andThen(
+          permits.release(1),
+          afterWrite(exit._tag === "Success" && exit.value.failure === undefined ? "written" : "failed")
+        )
+      )
+    )
     const rowsByAgent = countByAgent(written)
     span.annotate(() => ({
       "batcher.batch.agents": (written.length === rows.length ? rowsByAgent : countByAgent(rows)).size
     }))
+    meters.catchUp()
     if (written.length > 0) {
-      meters.catchUp()
       yield* publish(Array.from(rowsByAgent.keys()), flush)
       meters.flushed(reason, rowsByAgent, written.length, (clock.currentTimeMillisUnsafe() - start) / 1000)
       if (yield* LogLevel.isEnabled("Debug")) {
@@ -228,12 +242,12 @@ export const make = Effect.fnUntraced(function* <M extends Message, R extends Ro
   }
 
   return {
-    flush: Effect.fnUntraced(function* (reason, { afterWrite = Effect.void, atLeast = 1 } = {}) {
+    flush: Effect.fnUntraced(function* (reason, { afterWrite = () => Effect.void, atLeast = 1 } = {}) {
       yield* permits.take(1)
       const rows = ledger.pending >= atLeast ? yield* accumulator.take(options.maxBatchSize) : []
       if (rows.length === 0) {
         yield* permits.release(1)
-        yield* afterWrite
+        yield* afterWrite("empty")
         return "empty"
       }
       const supersededBefore = superseded

@@ -69,6 +69,8 @@ export const make = Effect.fnUntraced(function* (
     try {
       for (let i = 0; i < size; i++) {
         const fact = facts[i] as Metadata
+        // Types do not bind JavaScript, and a fact without a time would hide those that have one.
+        if (!Number.isFinite(fact?.collectedAt?.epochMilliseconds)) continue
         const row = rows.get(fact.key)
         if (row !== undefined) {
           if (fact.collectedAt.epochMilliseconds >= row.fact.collectedAt.epochMilliseconds) {
@@ -155,8 +157,8 @@ export const make = Effect.fnUntraced(function* (
 
     oldest: () => {
       let oldest: number | undefined
-      for (const { since } of HashMap.values(Ref.getUnsafe(pending))) {
-        if (oldest === undefined || since < oldest) oldest = since
+      for (const { rows, since } of HashMap.values(Ref.getUnsafe(pending))) {
+        if (rows.size > 0 && (oldest === undefined || since < oldest)) oldest = since
       }
       return oldest
     }
