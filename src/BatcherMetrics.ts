@@ -117,25 +117,42 @@ export const make = (options: {
   readonly batchSizeBoundaries?: ReadonlyArray<number> | undefined
 }): BatcherMetrics => {
   const name = (suffix: string) => `${options.prefix}_${options.kind}_${suffix}`
-  const counter = (suffix: string, description: string) =>
-    Metric.counter(name(suffix), { description, incremental: true })
-  const gauge = (suffix: string, description: string) => Metric.gauge(name(suffix), { description })
-  const histogram = (suffix: string, description: string, boundaries: ReadonlyArray<number>) =>
-    Metric.histogram(name(suffix), { description, boundaries })
+  // OpenTelemetry's units. Without one a metric counts as a ratio, which the way to Prometheus puts into a gauge's name.
+  const counter = (suffix: string, unit: string, description: string) =>
+    Metric.counter(name(suffix), { description, incremental: true, attributes: { unit } })
+  const gauge = (suffix: string, unit: string, description: string) =>
+    Metric.gauge(name(suffix), { description, attributes: { unit } })
+  const histogram = (suffix: string, unit: string, description: string, boundaries: ReadonlyArray<number>) =>
+    Metric.histogram(name(suffix), { description, boundaries, attributes: { unit } })
   return {
-    batchUtilization: histogram("batch_utilization", "Rows per agent and batch", utilizationBoundaries),
-    batchSize: histogram("batch_size", "Rows per batch", options.batchSizeBoundaries ?? batchSizeBoundaries),
-    flushDuration: histogram("flush_duration_seconds", "Seconds per flush", flushDurationBoundaries),
-    batches: counter("batches_total", "Batches written"),
-    dropped: counter("dropped_keys_total", "Offered but not taken: queue full, too much pending, or closed"),
-    flushed: counter("flushed_total", "Written"),
-    publishErrors: counter("publish_errors_total", "Notifications that could not be published"),
-    superseded: counter("superseded_total", "Replaced by a newer one before a write"),
-    discarded: counter("discarded_total", "Given up after having been taken"),
-    writeFailures: counter("write_failures_total", "Failed statements"),
-    queueDepth: gauge("queue_depth", "In the queue now"),
-    pending: gauge("pending_keys", "Waiting for a write now"),
-    inFlight: gauge("in_flight", "In a write now"),
-    oldestPendingAge: gauge("oldest_pending_age_seconds", "Seconds the longest waiting row has waited")
+    batchUtilization: histogram("batch_utilization", row, "Rows per agent and batch", utilizationBoundaries),
+    batchSize: histogram(
+      "batch_size",
+      row,
+      "Rows per batch",
+      options.batchSizeBoundaries ?? batchSizeBoundaries
+    ),
+    flushDuration: histogram("flush_duration_seconds", "s", "Seconds per flush", flushDurationBoundaries),
+    batches: counter("batches_total", "{batch}", "Batches written"),
+    dropped: counter(
+      "dropped_keys_total",
+      row,
+      "Offered but not taken: queue full, too much pending, or closed"
+    ),
+    flushed: counter("flushed_total", row, "Written"),
+    publishErrors: counter(
+      "publish_errors_total",
+      "{notification}",
+      "Notifications that could not be published"
+    ),
+    superseded: counter("superseded_total", row, "Replaced by a newer one before a write"),
+    discarded: counter("discarded_total", row, "Given up after having been taken"),
+    writeFailures: counter("write_failures_total", "{statement}", "Failed statements"),
+    queueDepth: gauge("queue_depth", row, "In the queue now"),
+    pending: gauge("pending_keys", row, "Waiting for a write now"),
+    inFlight: gauge("in_flight", row, "In a write now"),
+    oldestPendingAge: gauge("oldest_pending_age_seconds", "s", "Seconds the longest waiting row has waited")
   }
 }
+
+const row = "{row}"

@@ -61,11 +61,18 @@ export const make = Effect.fnUntraced(function* (options: {
       counted = count
     }
   }
+
+  // A counter that first appears with its first event shows no increase for it, and an alert stays silent.
+  const { discarded, dropped, flushed, publishErrors, superseded } = metrics
+  const perReason = [...Object.values(batches), ...Object.values(failures)]
+  for (const counter of [dropped, superseded, flushed, discarded, publishErrors, ...perReason]) {
+    counter.updateUnsafe(0, context)
+  }
   const followers = [
-    follow(metrics.dropped, () => ledger.dropped),
-    follow(metrics.superseded, () => ledger.superseded),
-    follow(metrics.flushed, () => ledger.written),
-    follow(metrics.discarded, () => ledger.discarded)
+    follow(dropped, () => ledger.dropped),
+    follow(superseded, () => ledger.superseded),
+    follow(flushed, () => ledger.written),
+    follow(discarded, () => ledger.discarded)
   ]
   const catchUp = () => {
     for (const update of followers) update()
@@ -79,7 +86,8 @@ export const make = Effect.fnUntraced(function* (options: {
       for (const count of rowsByAgent.values()) metrics.batchUtilization.updateUnsafe(count, context)
       metrics.batchSize.updateUnsafe(rows, context)
       batches[reason].updateUnsafe(1, context)
-      durations[reason].updateUnsafe(seconds, context)
+      // The wall clock may be set back meanwhile.
+      durations[reason].updateUnsafe(Math.max(0, seconds), context)
     }
   }
 })
