@@ -1,0 +1,376 @@
+/**
+ * What a fault of a real PostgreSQL costs, one test for each. After every one,
+ * whatever was added and not rejected is in the table with its newest value,
+ * the account adds up, and a subscriber that reads when notified has seen it.
+ */
+import * as Net from "node:net"
+import { Duplex } from "node:stream"
+import * as PgClient from "@effect/sql-pg/PgClient"
+import { assert, layer } from "@effect/vitest"
+import * as DateTime from "effect/DateTime"
+import * as Effect from "effect/Effect"
+import * as Equal from "effect/Equal"
+import * as Fiber from "effect/Fiber"
+import * as Layer from "effect/Layer"
+import * as Logger from "effect/Logger"
+import * as Schedule from "effect/Schedule"
+import * as EmbeddedPostgres from "../src/app/EmbeddedPostgres.ts"
+import * as MetadataBatcher from "../src/MetadataBatcher.ts"
+import * as PgMigrations from "../src/PgMigrations.ts"
+import * as PgPubsub from "../src/PgPubsub.ts"
+import * as PgStore from "../src/PgStore.ts"
+import { Store } from "../src/Store.ts"
+import { makeAgentId } from "./support/Fakes.ts"
+import { start, until } from "./support/PgBatcher.ts"
+import * as Postgres from "./support/Postgres.ts"
+
+const keys = ["cpu", "disk", "ram"]
+
+/** A write under way that waits for a lock: what `strike` hits is in the middle of its work. */
+const inMidWrite = <E>(
+  started: Effect.Success<ReturnType<typeof start>>,
+  strike: (pid: number) => Effect.Effect<unknown, E>
+) =>
+  Effect.scoped(
+    Effect.gen(function* () {
+      yield* started.lockRows
+      yield* started.add(keys)
+      const backends = yield* started.until(started.backends, (rows) => rows.some(({ waits }) => waits))
+      for (const { pid, waits } of backends) if (waits) yield* strike(pid)
+      yield* started.untilFailed("Unavailable")
+    })
+  )
+
+/** Connections to a Unix socket whose answers can be kept from arriving. */
+const makeProxy = (path: string) => {
+  const open = new Set<Duplex>()
+  const muted = new Set<Duplex>()
+  const stream = () => {
+    const socket = Net.connect({ path })
+    const duplex = new Duplex({
+      read: () => {},
+      write: (data, encoding, done) => socket.write(data, encoding, done),
+      final: (done) => socket.end(done),
+      destroy: (error, done) => {
+        socket.destroy()
+        done(error)
+      }
+    })
+    socket.on("data", (data) => {
+      if (!muted.has(duplex)) duplex.push(data)
+    })
+    socket.on("error", (error) => duplex.destroy(error))
+    socket.on("close", () => duplex.destroy())
+    open.add(duplex)
+    return duplex
+  }
+  /** Mutes the connections there are, but none opened later; cuts them in the end. */
+  const mute = Effect.acquireRelease(
+    Effect.sync(() => {
+      for (const duplex of open) muted.add(duplex)
+    }),
+    () =>
+      Effect.sync(() => {
+        for (const duplex of muted) duplex.destroy()
+      })
+  )
+  return { stream, mute }
+}
+
+layer(Postgres.layer, { excludeTestServices: true, timeout: "30 seconds" })("PostgreSQL", (it) => {
+  it.effect.each(["fast", "immediate"] as const)("server stopped (%s) and started: nothing is lost", (mode) =>
+    Effect.gen(function* () {
+      const server = yield* EmbeddedPostgres.EmbeddedPostgres
+      const started = yield* start()
+      yield* started.add(keys)
+      yield* started.untilWritten
+      yield* server.stop(mode)
+      yield* started.add(keys)
+      yield* started.add(["new"])
+      yield* started.untilFailed("Unavailable", 3)
+      yield* started.add(keys, { age: 1_000 })
+      yield* started.add(["disk"])
+      yield* server.start
+      yield* started.check()
+      assert.deepStrictEqual(started.warnings, [
+        "store unavailable, keeping what comes until it is back",
+        "store available again"
+      ])
+    })
+  )
+
+  it.effect("pg_terminate_backend in mid-write: nothing is lost", () =>
+    Effect.gen(function* () {
+      const started = yield* start()
+      yield* started.add(keys)
+      yield* started.untilWritten
+      yield* inMidWrite(started, (pid) => started.admin`SELECT pg_terminate_backend(${pid})`)
+      yield* started.check()
+    })
+  )
+
+  it.effect("SIGKILL of a backend in mid-write, and the recovery from it: nothing is lost", () =>
+    Effect.gen(function* () {
+      const server = yield* EmbeddedPostgres.EmbeddedPostgres
+      const started = yield* start()
+      yield* started.add(keys)
+      yield* started.untilWritten
+      yield* inMidWrite(started, server.killBackend)
+      yield* started.add(["cpu"])
+      yield* until(Effect.exit(started.admin`SELECT 1`), (exit) => exit._tag === "Success")
+      yield* started.check()
+    })
+  )
+
+  it.effect("connection refused when the application starts: it starts, and nothing is lost", () =>
+    Effect.gen(function* () {
+      const server = yield* EmbeddedPostgres.EmbeddedPostgres
+      yield* server.stop()
+      const client = Postgres.layerClient()
+      const app = MetadataBatcher.layer({ interval: "50 millis" }).pipe(
+        Layer.provide(PgPubsub.layer()),
+        Layer.provideMerge(PgStore.layer()),
+        Layer.provideMerge(client)
+      )
+      yield* Effect.gen(function* () {
+        const batcher = yield* MetadataBatcher.MetadataBatcher
+        const store = yield* Store
+        const [agentId, collectedAt] = [makeAgentId(), yield* DateTime.now]
+        const facts = keys.map((key) => ({ key, value: "7 %", error: "", collectedAt }))
+
+        // Migrations are another matter: whoever runs them at the start has to try again.
+        assert.strictEqual((yield* Effect.flip(PgMigrations.run()))._tag, "SqlError")
+        const migrations = yield* PgMigrations.run().pipe(
+          Effect.retry(Schedule.spaced("50 millis")),
+          Effect.forkChild
+        )
+        yield* batcher.add(agentId, facts)
+        yield* batcher.flush
+        assert.deepInclude(yield* batcher.accounting, { offered: 3, pending: 3, written: 0 })
+        assert.isUndefined(migrations.pollUnsafe())
+
+        yield* server.start
+        assert.deepStrictEqual(yield* Fiber.join(migrations), [])
+        yield* until(batcher.accounting, ({ written }) => written === 3)
+        assert.deepStrictEqual(yield* store.metadataOf([agentId]), [{ agentId, facts }])
+      }).pipe(Effect.provide(app), Effect.provide(Logger.layer([])))
+    })
+  )
+
+  it.effect("statement_timeout: canceled, written again, and nothing is lost", () =>
+    Effect.gen(function* () {
+      const started = yield* start({ client: { startupParameters: { statement_timeout: "50" } } })
+      yield* started.add(keys)
+      yield* started.untilWritten
+      yield* Effect.scoped(
+        Effect.gen(function* () {
+          yield* started.lockRows
+          yield* started.add(keys)
+          yield* started.untilFailed("Canceled", 2)
+          yield* started.add(["cpu"])
+        })
+      )
+      yield* started.check()
+    })
+  )
+
+  it.effect("lock_timeout: written again, and nothing is lost", () =>
+    Effect.gen(function* () {
+      const started = yield* start({ client: { startupParameters: { lock_timeout: "50" } } })
+      yield* started.add(keys)
+      yield* started.untilWritten
+      yield* Effect.scoped(
+        Effect.gen(function* () {
+          yield* started.lockRows
+          yield* started.add(keys)
+          yield* started.untilFailed("Unavailable", 2)
+          yield* started.add(["cpu"])
+        })
+      )
+      yield* started.check()
+    })
+  )
+
+  it.effect("rows locked by another transaction: the write waits, and what comes meanwhile is kept", () =>
+    Effect.gen(function* () {
+      const started = yield* start()
+      yield* started.add(keys)
+      yield* started.untilWritten
+      yield* Effect.scoped(
+        Effect.gen(function* () {
+          yield* started.lockRows
+          yield* started.add(keys)
+          yield* started.until(started.backends, (rows) => rows.some(({ waits }) => waits))
+          yield* started.add(["cpu"])
+          yield* started.add(["new"])
+          yield* started.until(started.account, ({ inFlight, pending }) => inFlight === 15 && pending === 10)
+        })
+      )
+      yield* started.check()
+    })
+  )
+
+  it.effect("a CHECK refuses some rows: exactly these are discarded, the others are written", () =>
+    Effect.gen(function* () {
+      const started = yield* start({
+        constraint: "CHECK (value <> 'bad')",
+        // So that all of them are of one batch.
+        batcher: { interval: "1 minute" }
+      })
+      yield* started.add(keys)
+      yield* started.add(["broken", "disk broken"], { value: "bad", isRejected: true })
+      yield* started.add(["new"])
+      yield* started.batcher.flush
+      assert.deepInclude(yield* started.account, { written: 20, discarded: 10, pending: 0 })
+      // The same again, and then something that can be written under the same key.
+      yield* started.add(["broken"], { value: "bad", isRejected: true })
+      yield* started.batcher.flush
+      yield* started.add(["broken"], { value: "good" })
+      yield* started.check({ discarded: 15 })
+    })
+  )
+
+  it.effect("NUL bytes and keys too long: exactly these are discarded, the others are written", () =>
+    Effect.gen(function* () {
+      const started = yield* start({ batcher: { interval: "1 minute" } })
+      yield* started.add(keys)
+      yield* started.add(["nul"], { value: "a\0b", isRejected: true })
+      yield* started.add(["k".repeat(128)], { isRejected: true })
+      yield* started.add(["nul\0 in a key"], { isRejected: true })
+      yield* started.add(["new"])
+      yield* started.batcher.flush
+      assert.deepInclude(yield* started.account, { written: 20, discarded: 15, pending: 0 })
+      yield* started.check({ discarded: 15 })
+    })
+  )
+
+  it.effect("a grant revoked and given back: nothing is lost", () =>
+    Effect.gen(function* () {
+      const sql = yield* PgClient.PgClient
+      yield* sql`CREATE ROLE writer LOGIN`
+      const started = yield* start({ client: { username: "writer" } })
+      const grant = sql.unsafe(`GRANT SELECT, INSERT, UPDATE ON ${started.table} TO writer`)
+      yield* grant
+      yield* started.add(keys)
+      yield* started.untilWritten
+      yield* sql.unsafe(`REVOKE INSERT ON ${started.table} FROM writer`)
+      yield* started.add(keys)
+      yield* started.untilFailed("Unavailable", 2)
+      yield* started.add(["cpu", "new"])
+      yield* grant
+      yield* started.check()
+    })
+  )
+
+  it.effect("a table dropped and made again: nothing is lost but what was in it", () =>
+    Effect.gen(function* () {
+      const started = yield* start()
+      yield* started.add(keys)
+      yield* started.untilWritten
+      yield* started.admin.unsafe(`DROP TABLE ${started.table}`)
+      yield* started.add(keys)
+      yield* started.untilFailed("Unavailable", 2)
+      yield* started.add(["cpu", "new"])
+      yield* started.admin.unsafe(
+        `CREATE TABLE ${started.table} (LIKE workspace_agent_metadata INCLUDING ALL)`
+      )
+      yield* started.check()
+    })
+  )
+
+  it.effect("a server that becomes read-only, as after a failover, and writable again: nothing is lost", () =>
+    Effect.gen(function* () {
+      const started = yield* start()
+      const reload = started.admin`SELECT pg_reload_conf()`
+      yield* started.add(keys)
+      yield* started.untilWritten
+      yield* started.admin`ALTER SYSTEM SET default_transaction_read_only = on`
+      yield* reload
+      yield* started.until(
+        started.admin<{ readonly s: string }>`SELECT current_setting('transaction_read_only') AS s`,
+        ([row]) => row?.s === "on"
+      )
+      yield* started.add(keys)
+      yield* started.untilFailed("Unavailable", 2)
+      yield* started.add(["cpu", "new"])
+      yield* started.admin`ALTER SYSTEM RESET default_transaction_read_only`
+      yield* reload
+      yield* started.check()
+    })
+  )
+
+  it.effect(
+    "a backend that hangs: cut by writeTimeout, written through another, and its late write is no harm",
+    () =>
+      Effect.gen(function* () {
+        const started = yield* start({ batcher: { writeTimeout: "200 millis" } })
+        yield* started.add(keys)
+        yield* started.untilWritten
+        const backends = yield* started.backends
+        const signal = (signal: NodeJS.Signals) =>
+          Effect.sync(() => {
+            for (const { pid } of backends) process.kill(pid, signal)
+          })
+        yield* Effect.scoped(
+          Effect.gen(function* () {
+            yield* Effect.acquireRelease(signal("SIGSTOP"), () => signal("SIGCONT"))
+            yield* started.add(keys)
+            yield* started.untilFailed("Unavailable")
+            yield* started.add(["cpu", "new"])
+            yield* started.untilWritten
+          })
+        )
+        yield* started.check()
+      })
+  )
+
+  it.effect("answers that never arrive: what was written is written again, and counted once", () =>
+    Effect.gen(function* () {
+      const { config } = yield* EmbeddedPostgres.EmbeddedPostgres
+      const proxy = makeProxy(`${config.host}/.s.PGSQL.${config.port}`)
+      const started = yield* start({
+        client: { stream: proxy.stream },
+        batcher: { writeTimeout: "200 millis" }
+      })
+      yield* started.add(keys)
+      yield* started.untilWritten
+      const before = yield* started.readTable
+      yield* Effect.scoped(
+        Effect.gen(function* () {
+          yield* proxy.mute
+          yield* started.add(keys)
+          yield* started.until(started.readTable, (facts) => !Equal.equals(facts, before))
+          // The rows are there, but nobody has been told so.
+          assert.deepInclude(yield* started.account, { written: 15 })
+          yield* started.untilFailed("Unavailable")
+          yield* started.untilWritten
+        })
+      )
+      yield* started.check()
+      assert.strictEqual((yield* started.account).written, 35)
+    })
+  )
+
+  it.effect("one connection of two hangs: other batches go on through the other", () =>
+    Effect.gen(function* () {
+      const started = yield* start({
+        batcher: { writeTimeout: "2 seconds", writeConcurrency: 2, maxBatchSize: 5 }
+      })
+      yield* started.add(["cpu"])
+      yield* started.untilWritten
+      yield* Effect.scoped(
+        Effect.gen(function* () {
+          const [backend] = yield* started.backends
+          if (backend === undefined) return yield* Effect.die(new Error("no connection"))
+          yield* Effect.acquireRelease(
+            Effect.sync(() => process.kill(backend.pid, "SIGSTOP")),
+            () => Effect.sync(() => process.kill(backend.pid, "SIGCONT"))
+          )
+          for (const key of ["a", "b", "c", "d"]) yield* started.add([key])
+          yield* started.until(started.account, ({ inFlight, written }) => written === 20 && inFlight === 5)
+        })
+      )
+      yield* started.check()
+    })
+  )
+})
