@@ -276,7 +276,7 @@ describe("StatsBatcher: bad days", () => {
       const line = yield* started.logs.next("Warn")
       assert.deepInclude(line, {
         message: "queue full: dropped 2",
-        annotations: { agent: agentIdOf(4), capacity: 3 }
+        annotations: { batcher: "StatsBatcher", agent: agentIdOf(4), capacity: 3, count: 2 }
       })
       yield* started.batcher.flush
       assert.deepStrictEqual(numbersOf(started.writes.calls.flat()), [0, 1, 2])

@@ -62,7 +62,11 @@ const build = Effect.fnUntraced(function* <M extends Message, R extends Row<M>>(
     )
     const lost = yield* flusher.giveUp
     closed = true
-    if (lost > 0) yield* Effect.logError(`closed with ${lost} rows unwritten: they are lost`)
+    if (lost > 0) {
+      yield* Effect.annotateLogs(Effect.logError(`closed with ${lost} rows unwritten: they are lost`), {
+        count: lost
+      })
+    }
   })
   yield* Effect.addFinalizer(() => close)
 
@@ -195,6 +199,7 @@ export const make = <M extends Message, R extends Row<M>>(
   definition: Definition<M, R>
 ): Effect.Effect<Batcher<M>, InvalidOptionError, Scope.Scope> =>
   // The batcher's fibers outlive the span that its layer is built in; nothing they do belongs to it.
-  Effect.updateContext(build(definition), (context: Context.Context<Scope.Scope>) =>
-    Context.omit(Tracer.ParentSpan)(context)
+  Effect.updateContext(
+    Effect.annotateLogs(build(definition), "batcher", definition.name),
+    (context: Context.Context<Scope.Scope>) => Context.omit(Tracer.ParentSpan)(context)
   )

@@ -8,6 +8,7 @@ import type { Accumulator, Definition, Message, Reason, Row } from "../Batcher.t
 import { type StoreError, unavailable } from "../Store.ts"
 import { bounded } from "./attempt.ts"
 import * as flushSpan from "./flushSpan.ts"
+import { innermostMessage } from "./innermostMessage.ts"
 import * as isolate from "./isolate.ts"
 import type { Ledger } from "./ledger.ts"
 import type { Meters } from "./meters.ts"
@@ -166,7 +167,9 @@ export const make = Effect.fnUntraced(function* <M extends Message, R extends Ro
     const failed = (error: unknown) => {
       meters.publishFailed(payloads.length)
       return log(
-        publishLog(payloads.length, (total) => `failed to publish ${total} notifications`, { error })
+        publishLog(payloads.length, (total) => `failed to publish ${total} notifications`, {
+          error: innermostMessage(error)
+        })
       )
     }
     if (publishing === maxPublishing) return failed(`${maxPublishing} are under way already`)

@@ -49,15 +49,22 @@ export const make = (clock: Clock.Clock, ledger: Ledger): Outage => {
           droppedBefore = ledger.dropped
         }
         attempts += 1
+        // Only what it says: its cause may quote the values of a row.
+        const annotations = { ...figures(), error: error.message }
         // Somebody canceled the statement: nothing is wrong with the store.
-        if (error.reason._tag === "Canceled") return Effect.logDebug("write canceled, will be retried", error)
-        if (mentioned === undefined) {
-          mentioned = now
-          return Effect.logWarning("store unavailable, keeping what comes until it is back", error)
+        if (error.reason._tag === "Canceled") {
+          return Effect.annotateLogs(Effect.logDebug("write canceled, will be retried"), annotations)
         }
-        if (now - mentioned < reminderMillis) return Effect.logDebug("store still unavailable", error)
+        const mentionedBefore = mentioned
+        if (mentionedBefore !== undefined && now - mentionedBefore < reminderMillis) {
+          return Effect.annotateLogs(Effect.logDebug("store still unavailable"), annotations)
+        }
         mentioned = now
-        return Effect.annotateLogs(Effect.logWarning("store still unavailable", error), figures())
+        const message =
+          mentionedBefore === undefined
+            ? "store unavailable, keeping what comes until it is back"
+            : "store still unavailable"
+        return Effect.annotateLogs(Effect.logWarning(message), annotations)
       }),
     succeeded: Effect.suspend(() => {
       if (!Latch.closeUnsafe(down)) return Effect.void

@@ -21,11 +21,11 @@ export const make = (clock: Clock.Clock) => {
       const now = clock.currentTimeMillisUnsafe()
       sinceWarning += count
       if (now - lastWarning < warningIntervalMillis) {
-        return Effect.logDebug(message(count))
+        return Effect.annotateLogs(Effect.logDebug(message(count)), { ...annotations, count })
       }
       const total = sinceWarning
       lastWarning = now
       sinceWarning = 0
-      return Effect.logWarning(message(total))
-    }).pipe(Effect.annotateLogs(annotations))
+      return Effect.annotateLogs(Effect.logWarning(message(total)), { ...annotations, count: total })
+    })
 }
