@@ -3,6 +3,7 @@ import * as Effect from "effect/Effect"
 import * as Latch from "effect/Latch"
 import type { StoreError } from "../Store.ts"
 import type { Ledger } from "./ledger.ts"
+import { warningIntervalMillis } from "./throttledLog.ts"
 
 /** How often an outage that goes on is mentioned again. */
 const reminderMillis = 60_000
@@ -10,7 +11,8 @@ const reminderMillis = 60_000
 /**
  * Whether the store takes writes. An outage begins with the first failed write
  * and ends with the first that succeeds; it is logged at its begin, every
- * minute, and at its end, whatever the number of attempts.
+ * minute, and at its end, whatever the number of attempts. Of outages that
+ * follow each other within 10 seconds one is logged, the others as debug lines.
  */
 export interface Outage {
   readonly isDown: () => boolean
@@ -27,8 +29,9 @@ export const make = (clock: Clock.Clock, ledger: Ledger): Outage => {
   let since = 0
   let attempts = 0
   let droppedBefore = 0
-  /** When the outage was last logged; undefined while it has not been. */
-  let mentioned: number | undefined
+  let lastWarning = Number.NEGATIVE_INFINITY
+  /** Whether this outage has been warned about. */
+  let mentioned = false
 
   const figures = () => ({
     seconds: Math.round((clock.currentTimeMillisUnsafe() - since) / 1000),
@@ -55,23 +58,22 @@ export const make = (clock: Clock.Clock, ledger: Ledger): Outage => {
         if (error.reason._tag === "Canceled") {
           return Effect.annotateLogs(Effect.logDebug("write canceled, will be retried"), annotations)
         }
-        const mentionedBefore = mentioned
-        if (mentionedBefore !== undefined && now - mentionedBefore < reminderMillis) {
-          return Effect.annotateLogs(Effect.logDebug("store still unavailable"), annotations)
+        const message = mentioned
+          ? "store still unavailable"
+          : "store unavailable, keeping what comes until it is back"
+        if (now - lastWarning < (mentioned ? reminderMillis : warningIntervalMillis)) {
+          return Effect.annotateLogs(Effect.logDebug(message), annotations)
         }
-        mentioned = now
-        const message =
-          mentionedBefore === undefined
-            ? "store unavailable, keeping what comes until it is back"
-            : "store still unavailable"
+        lastWarning = now
+        mentioned = true
         return Effect.annotateLogs(Effect.logWarning(message), annotations)
       }),
     succeeded: Effect.suspend(() => {
       if (!Latch.closeUnsafe(down)) return Effect.void
-      const log = mentioned === undefined ? Effect.logDebug : Effect.logWarning
+      const log = mentioned ? Effect.logWarning : Effect.logDebug
       const said = Effect.annotateLogs(log("store available again"), figures())
       attempts = 0
-      mentioned = undefined
+      mentioned = false
       return said
     })
   }
