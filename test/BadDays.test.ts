@@ -489,4 +489,23 @@ describe("a bad pubsub", () => {
         assert.strictEqual(day.published.length, before + 1)
       })
   )
+
+  it.effect("does not keep the batcher from recovering from an outage that begins meanwhile", () =>
+    Effect.gen(function* () {
+      const day = yield* start({ maxBatchSize: 10, writeTimeout: 0 })
+      day.inject({ write: [down], publish: [{ _tag: "Hang", interruptible: false }] })
+      day.batcher.addUnsafe(agent, facts(5))
+      yield* TestClock.adjust(2 * interval)
+      day.inject({ write: [] })
+      yield* TestClock.adjust(interval)
+      yield* day.assertAccount({ written: 5 })
+
+      day.inject({ write: [down] })
+      day.batcher.addUnsafe(other, facts(5))
+      yield* TestClock.adjust(2 * interval)
+      day.inject({ write: [] })
+      yield* TestClock.adjust(interval)
+      yield* day.assertAccount({ written: 10, pending: 0 })
+    })
+  )
 })

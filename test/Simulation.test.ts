@@ -18,7 +18,7 @@ import * as Faults from "./support/Faults.ts"
 import * as Plan from "./support/Plan.ts"
 
 /** Plans in an ordinary run of the tests. */
-const plans = 2_500
+const plans = 2_000
 
 /** By then a notification has been sent or given up, whatever `writeTimeout` says. */
 const longestPublish = 30_000

@@ -92,6 +92,7 @@ export const make = Effect.fnUntraced(function* (options?: {
   const nextWriteFault = playlist()
   const nextPublishFault = playlist()
   const calls: Array<Call> = []
+  const underWay = new Set<Call>()
   const applied: Array<Row> = []
   const held = new Map<string, Row>()
   const published: Array<{ readonly agents: ReadonlyArray<AgentId>; readonly at: number }> = []
@@ -104,8 +105,8 @@ export const make = Effect.fnUntraced(function* (options?: {
 
   const begin = (batch: MetadataBatch): Call => {
     const rows = rowsOf(batch)
-    const underWay = calls.filter((call) => call.outcome === "running" && !isGivenUp(call)).length
-    if (underWay >= writeConcurrency) violations.push(`${underWay + 1} writes under way at ${now()}`)
+    for (const call of underWay) if (call.outcome !== "running" || isGivenUp(call)) underWay.delete(call)
+    if (underWay.size >= writeConcurrency) violations.push(`more than ${writeConcurrency} writes at ${now()}`)
     if (rows.length === 0 || rows.length > maxBatchSize) violations.push(`a batch of ${rows.length} rows`)
     if (new Set(rows.map(identify)).size < rows.length) violations.push("a key twice in one batch")
     const columns = [batch.keys, batch.values, batch.errors, batch.collectedAt]
@@ -119,6 +120,7 @@ export const make = Effect.fnUntraced(function* (options?: {
       blamed: []
     }
     calls.push(call)
+    underWay.add(call)
     return call
   }
 
