@@ -15,6 +15,7 @@ import * as Flusher from "./flusher.ts"
 import * as Intake from "./intake.ts"
 import { Ledger } from "./ledger.ts"
 import * as Meters from "./meters.ts"
+import { monotonicMillis } from "./monotonicMillis.ts"
 import * as Options from "./options.ts"
 import * as Outage from "./outage.ts"
 import * as throttledLog from "./throttledLog.ts"
@@ -124,12 +125,10 @@ const build = Effect.fnUntraced(function* <M extends Message, R extends Row<M>>(
     })
 
   // A flush at capacity puts the scheduled one off by moving this, which costs nothing; restarting the fiber would.
-  // Whole milliseconds of a clock that nobody sets: a rest of 1e-13 ms could never be slept off.
-  const now = () => Number(clock.monotonicTimeNanosUnsafe() / 1_000_000n)
-  let scheduledAt = now() + options.interval
-  const untilScheduled = () => Math.max(0, scheduledAt - now())
+  let scheduledAt = monotonicMillis(clock) + options.interval
+  const untilScheduled = () => Math.max(0, scheduledAt - monotonicMillis(clock))
   const putOffScheduled = () => {
-    scheduledAt = now() + options.interval
+    scheduledAt = monotonicMillis(clock) + options.interval
   }
   const tick = Effect.suspend(() => {
     if (untilScheduled() > 0) return Effect.void

@@ -3,6 +3,7 @@ import * as Effect from "effect/Effect"
 import * as Latch from "effect/Latch"
 import type { StoreError } from "../Store.ts"
 import type { Ledger } from "./ledger.ts"
+import { monotonicMillis } from "./monotonicMillis.ts"
 import { warningIntervalMillis } from "./throttledLog.ts"
 
 /** How often an outage that goes on is mentioned again. */
@@ -34,7 +35,7 @@ export const make = (clock: Clock.Clock, ledger: Ledger): Outage => {
   let mentioned = false
 
   const figures = () => ({
-    seconds: Math.round((clock.currentTimeMillisUnsafe() - since) / 1000),
+    seconds: Math.round((monotonicMillis(clock) - since) / 1000),
     attempts,
     pending: ledger.pending,
     dropped: ledger.dropped - droppedBefore
@@ -46,7 +47,7 @@ export const make = (clock: Clock.Clock, ledger: Ledger): Outage => {
     attempts: () => attempts,
     failed: (error) =>
       Effect.suspend(() => {
-        const now = clock.currentTimeMillisUnsafe()
+        const now = monotonicMillis(clock)
         if (Latch.openUnsafe(down)) {
           since = now
           droppedBefore = ledger.dropped

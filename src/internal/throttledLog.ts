@@ -1,5 +1,6 @@
 import type * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
+import { monotonicMillis } from "./monotonicMillis.ts"
 
 /** How far apart two warnings of one kind stay. */
 export const warningIntervalMillis = 10_000
@@ -18,7 +19,7 @@ export const make = (clock: Clock.Clock) => {
     annotations: Readonly<Record<string, unknown>>
   ): Effect.Effect<void> =>
     Effect.suspend(() => {
-      const now = clock.currentTimeMillisUnsafe()
+      const now = monotonicMillis(clock)
       sinceWarning += count
       if (now - lastWarning < warningIntervalMillis) {
         return Effect.annotateLogs(Effect.logDebug(message(count)), { ...annotations, count })
