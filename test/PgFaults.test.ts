@@ -26,6 +26,12 @@ import * as Postgres from "./support/Postgres.ts"
 
 const keys = ["cpu", "disk", "ram"]
 
+/** Stops the server, and starts it again at the end of a test that has not. */
+const stop = (mode?: "fast" | "immediate") =>
+  Effect.flatMap(EmbeddedPostgres.EmbeddedPostgres, (server) =>
+    Effect.acquireRelease(server.stop(mode), () => Effect.ignore(server.start))
+  )
+
 /** A write under way that waits for a lock: what `strike` hits is in the middle of its work. */
 const inMidWrite = <E>(
   started: Effect.Success<ReturnType<typeof start>>,
@@ -84,7 +90,7 @@ layer(Postgres.layer, { excludeTestServices: true, timeout: "30 seconds" })("Pos
       const started = yield* start()
       yield* started.add(keys)
       yield* started.untilWritten
-      yield* server.stop(mode)
+      yield* stop(mode)
       yield* started.add(keys)
       yield* started.add(["new"])
       yield* started.untilFailed("Unavailable", 3)
@@ -125,7 +131,7 @@ layer(Postgres.layer, { excludeTestServices: true, timeout: "30 seconds" })("Pos
   it.effect("connection refused when the application starts: it starts, and nothing is lost", () =>
     Effect.gen(function* () {
       const server = yield* EmbeddedPostgres.EmbeddedPostgres
-      yield* server.stop()
+      yield* stop()
       const client = Postgres.layerClient()
       const app = MetadataBatcher.layer({ interval: "50 millis" }).pipe(
         Layer.provide(PgPubsub.layer()),
