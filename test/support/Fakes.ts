@@ -17,6 +17,7 @@ import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import type * as LogLevel from "effect/LogLevel"
 import * as Metric from "effect/Metric"
+import * as PrometheusMetrics from "effect/observability/PrometheusMetrics"
 import * as Queue from "effect/Queue"
 import * as References from "effect/References"
 import * as Result from "effect/Result"
@@ -161,6 +162,8 @@ export const run = Effect.fnUntraced(function* <
     /** The value of a metric in the registry of this batcher. */
     valueOf: <Input, State>(metric: Metric.Metric<Input, State>) =>
       Effect.provideService(Metric.value(metric), Metric.MetricRegistry, registry),
+    /** What Prometheus would be told. */
+    scrape: Effect.provideService(PrometheusMetrics.format(), Metric.MetricRegistry, registry),
     /** Every metric of this batcher. */
     snapshot: Effect.provideService(Metric.snapshot, Metric.MetricRegistry, registry),
     /** Waits until the account is as said; checks on the way that it adds up. */
