@@ -83,8 +83,8 @@ export type Ledger = { -readonly [Place in keyof Accounting]: number }
  */
 export interface Message {
   readonly size: number
-  /** When it was added, in milliseconds since the epoch. */
-  readonly addedAt: number
+  /** When it was added, in milliseconds since the epoch. The engine sets it, reading the clock once per turn of the event loop. */
+  addedAt: number
   /** The span of the caller who added it, if that is sampled. */
   readonly span: Tracer.AnySpan | undefined
 }

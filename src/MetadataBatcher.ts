@@ -36,7 +36,6 @@
  *
  * @since 0.1.0
  */
-import * as Clock from "effect/Clock"
 import * as Config from "effect/Config"
 import * as Context from "effect/Context"
 import type * as DateTime from "effect/DateTime"
@@ -152,7 +151,6 @@ export const make = Effect.fnUntraced(function* (
 ): Effect.fn.Return<MetadataBatcher["Service"], Batcher.InvalidOptionError, Store | Pubsub | Scope.Scope> {
   const store = yield* Store
   const pubsub = yield* Pubsub
-  const clock = yield* Clock.Clock
 
   const batcher = yield* Batcher.make<newestWins.Report, newestWins.Row>({
     name: "MetadataBatcher",
@@ -176,20 +174,10 @@ export const make = Effect.fnUntraced(function* (
     agentId: AgentId,
     facts: ReadonlyArray<Metadata>,
     span: Tracer.AnySpan | undefined
-  ): number =>
-    batcher.offerUnsafe({
-      agentId,
-      facts,
-      size: facts?.length ?? 0,
-      addedAt: clock.currentTimeMillisUnsafe(),
-      span
-    })
+  ): number => batcher.offerUnsafe({ agentId, facts, size: facts?.length ?? 0, addedAt: 0, span })
 
   const add = (agentId: AgentId, facts: ReadonlyArray<Metadata>): Effect.Effect<void> =>
-    Effect.withFiber((fiber) => {
-      offer(agentId, facts, sampledSpan(fiber))
-      return Effect.void
-    })
+    Effect.withFiberSucceed((fiber) => void offer(agentId, facts, sampledSpan(fiber)))
 
   return MetadataBatcher.of({
     add,

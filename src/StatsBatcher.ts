@@ -56,7 +56,6 @@
  *
  * @since 0.1.0
  */
-import * as Clock from "effect/Clock"
 import * as Config from "effect/Config"
 import * as Context from "effect/Context"
 import * as DateTime from "effect/DateTime"
@@ -118,7 +117,6 @@ export const make = Effect.fnUntraced(function* (
   options?: Options | undefined
 ): Effect.fn.Return<StatsBatcher["Service"], Batcher.InvalidOptionError, Store | Scope.Scope> {
   const store = yield* Store
-  const clock = yield* Clock.Clock
 
   const batcher = yield* Batcher.make<appendOnly.Report, appendOnly.Row>({
     name: "StatsBatcher",
@@ -142,16 +140,12 @@ export const make = Effect.fnUntraced(function* (
     batcher.offerUnsafe({
       stats: toRow(stats),
       size: 1,
-      addedAt: clock.currentTimeMillisUnsafe(),
+      addedAt: 0,
       span
     })
 
   return StatsBatcher.of({
-    add: (stats) =>
-      Effect.withFiber((fiber) => {
-        offer(stats, sampledSpan(fiber))
-        return Effect.void
-      }),
+    add: (stats) => Effect.withFiberSucceed((fiber) => void offer(stats, sampledSpan(fiber))),
     addUnsafe: (stats) => offer(stats, undefined),
     flush: batcher.flush,
     accounting: batcher.accounting

@@ -158,9 +158,7 @@ const build = Effect.fnUntraced(function* <M extends Message, R extends Row<M>>(
     flushAtCapacity()
   })
 
-  const attempt = Effect.suspend(() =>
-    outage.isDown() ? Fiber.await(runFlush(flusher.flush("scheduled"))) : Effect.void
-  )
+  const attempt = Effect.suspend(() => (outage.isDown() ? writeBatch("scheduled") : Effect.void))
   const recover = outage.awaitDown.pipe(
     Effect.andThen(Effect.schedule(attempt, Schedule.while(backoff, outage.isDown))),
     Effect.andThen(Effect.sync(flushAtCapacity)),

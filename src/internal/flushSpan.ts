@@ -34,6 +34,12 @@ export interface Handle {
   readonly ids: { readonly traceId: string; readonly spanId: string } | undefined
 }
 
+/** The flush under way, for what writes and publishes: its span, and its log lines, which say what they belong to. */
+export interface Flush {
+  readonly span: Handle
+  readonly log: (line: Effect.Effect<void>) => Effect.Effect<void>
+}
+
 const untraced: Handle = {
   inside: identity,
   annotate: () => {},

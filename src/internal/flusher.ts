@@ -1,4 +1,3 @@
-import * as Cause from "effect/Cause"
 import type * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -7,31 +6,24 @@ import * as Semaphore from "effect/Semaphore"
 import type { Accumulator, Definition, Message, Reason, Row } from "../Batcher.ts"
 import { type StoreError, unavailable } from "../Store.ts"
 import { bounded } from "./attempt.ts"
+import type { Flush } from "./flushSpan.ts"
 import * as flushSpan from "./flushSpan.ts"
-import { innermostMessage } from "./innermostMessage.ts"
 import * as isolate from "./isolate.ts"
 import type { Ledger } from "./ledger.ts"
 import type { Meters } from "./meters.ts"
 import type { Resolved } from "./options.ts"
 import type { Outage } from "./outage.ts"
+import * as Publisher from "./publisher.ts"
 import * as throttledLog from "./throttledLog.ts"
-
-/** Notifications under way at once, beyond which they are given up and counted: a hung channel must not hold up writes. */
-const maxPublishing = 16
 
 /** How many rows that had to be searched for are remembered, to be written apart from clean ones. */
 const maxSuspects = 10_000
 
-/** How many discarded rows a log line names. */
+/** How many discarded rows a log line names, and how much of a key, which may be what is wrong with the row. */
 const maxNamed = 10
+const maxKeyLength = 127
 
 export type Outcome = "empty" | "written" | "failed"
-
-/** The flush under way: its span, and its log lines, which say what they belong to. */
-interface Current {
-  readonly span: flushSpan.Handle
-  readonly log: (line: Effect.Effect<void>) => Effect.Effect<void>
-}
 
 export interface Flusher {
   /**
@@ -61,18 +53,17 @@ export const make = Effect.fnUntraced(function* <M extends Message, R extends Ro
   const { accumulator, clock, definition, ledger, meters, options, outage } = engine
   const permits = yield* Semaphore.make(options.writeConcurrency)
   const discardLog = throttledLog.make(clock)
-  const publishLog = throttledLog.make(clock)
+  const publish = Publisher.make({ definition, meters, clock, timeout: options.writeTimeout })
   const suspects = new Set<string>()
   const identify = (row: R) => `${definition.agentOf(row.origin)} ${definition.keyOf(row)}`
   let closed = false
-  let publishing = 0
   /** The count when the flush before took its rows. */
   let superseded = 0
 
   const timedOut = () =>
     Exit.fail(unavailable(new Error(`no answer within ${options.writeTimeout} ms, outcome unknown`)))
   const writeUnder =
-    ({ span }: Current) =>
+    ({ span }: Flush) =>
     (rows: ReadonlyArray<R>): Effect.Effect<void, StoreError> =>
       span.step(
         `${definition.name}.write`,
@@ -95,7 +86,7 @@ export const make = Effect.fnUntraced(function* <M extends Message, R extends Ro
           )
       )
 
-  const writeBatch = (rows: ReadonlyArray<R>, flush: Current): Effect.Effect<isolate.Outcome<R>> => {
+  const writeBatch = (rows: ReadonlyArray<R>, flush: Flush): Effect.Effect<isolate.Outcome<R>> => {
     const write = writeUnder(flush)
     if (suspects.size === 0) return isolate.writeIsolating(write, rows, [])
     const clean: Array<R> = []
@@ -116,36 +107,46 @@ export const make = Effect.fnUntraced(function* <M extends Message, R extends Ro
     }
   }
 
-  const discard = (rows: ReadonlyArray<R>, why: string, flush: Current): Effect.Effect<void> => {
-    if (rows.length === 0) return Effect.void
+  const discard = (rows: ReadonlyArray<R>): void => {
     ledger.inFlight -= rows.length
     ledger.discarded += rows.length
-    const named = rows
-      .slice(0, maxNamed)
-      .map((row) => ({ agent: definition.agentOf(row.origin), key: definition.keyOf(row) }))
-    return flush.log(discardLog(rows.length, (count) => `discarded ${count} rows: ${why}`, { rows: named }))
   }
 
-  const settle = Effect.fnUntraced(function* (outcome: isolate.Outcome<R>, flush: Current) {
-    if (closed) return
-    flush.span.annotate(() => describeOutcome(outcome))
-    ledger.inFlight -= outcome.written.length
-    ledger.written += outcome.written.length
+  const reportDiscarded = (rows: ReadonlyArray<R>, why: string): Effect.Effect<void> => {
+    if (rows.length === 0) return Effect.void
+    const named = rows.slice(0, maxNamed).map((row) => ({
+      agent: definition.agentOf(row.origin),
+      key: definition.keyOf(row).slice(0, maxKeyLength)
+    }))
+    return discardLog(rows.length, (count) => `discarded ${count} rows: ${why}`, { rows: named })
+  }
+
+  const remember = (outcome: isolate.Outcome<R>): void => {
     if (suspects.size > 0) for (const row of outcome.written) suspects.delete(identify(row))
     if (definition.keysRecur ?? true) suspect(outcome.found)
     else for (const row of outcome.rejected) suspects.delete(identify(row))
     suspect(outcome.unresolved)
-    yield* discard(outcome.rejected, "rejected by the store", flush)
-    if (outcome.unresolved.length > 0) yield* accumulator.restore(outcome.unresolved)
-    if (outcome.failure === undefined) {
+  }
+
+  // The account first, then the log: between two lines other fibers run, the close of the batcher among them.
+  const settle = Effect.fnUntraced(function* (outcome: isolate.Outcome<R>, flush: Flush) {
+    if (closed) return
+    const { failure, rejected, unresolved, unwritten, written } = outcome
+    const requeues = options.onWriteFailure === "requeue"
+    ledger.inFlight -= written.length
+    ledger.written += written.length
+    discard(rejected)
+    if (!requeues) discard(unwritten)
+    const back = requeues ? unresolved.concat(unwritten) : unresolved
+    if (back.length > 0) yield* accumulator.restore(back)
+    remember(outcome)
+    flush.span.annotate(() => describeOutcome(outcome))
+    yield* flush.log(reportDiscarded(rejected, "rejected by the store"))
+    if (failure === undefined) {
       if (outage.isDown()) yield* flush.log(outage.succeeded)
       return
     }
-    if (options.onWriteFailure === "discard") {
-      return yield* discard(outcome.unwritten, outcome.failure.message, flush)
-    }
-    yield* accumulator.restore(outcome.unwritten)
-    yield* flush.log(outage.failed(outcome.failure))
+    yield* flush.log(requeues ? outage.failed(failure) : reportDiscarded(unwritten, failure.message))
   })
 
   const describeOutcome = ({ failure, rejected, unresolved, unwritten, written }: isolate.Outcome<R>) => {
@@ -160,42 +161,6 @@ export const make = Effect.fnUntraced(function* <M extends Message, R extends Ro
     }
   }
 
-  const publish = (agents: ReadonlyArray<string>, { log, span }: Current): Effect.Effect<void> => {
-    if (definition.notification === undefined) return Effect.void
-    const { channel, encode, publish } = definition.notification
-    const payloads = encode(agents)
-    const failed = (error: unknown) => {
-      meters.publishFailed(payloads.length)
-      return log(
-        publishLog(payloads.length, (total) => `failed to publish ${total} notifications`, {
-          error: innermostMessage(error)
-        })
-      )
-    }
-    if (publishing === maxPublishing) return failed(`${maxPublishing} are under way already`)
-    publishing += 1
-    return span
-      .step(
-        `${definition.name}.publish`,
-        // A notification carries no context, so nobody's span can have this one for parent: no producer.
-        "client",
-        () => ({
-          "messaging.operation.name": "publish",
-          "messaging.operation.type": "send",
-          "messaging.destination.name": channel,
-          "messaging.batch.message_count": payloads.length
-        }),
-        (step) =>
-          bounded(step.inside(Effect.suspend(() => publish(payloads))), options.writeTimeout || 30_000, () =>
-            Exit.die("no answer in time")
-          )
-      )
-      .pipe(
-        Effect.catchCause((cause) => failed(Cause.squash(cause))),
-        Effect.ensuring(Effect.sync(() => (publishing -= 1)))
-      )
-  }
-
   const writeAndPublish = Effect.fnUntraced(function* (
     rows: ReadonlyArray<R>,
     reason: Reason,
@@ -203,7 +168,7 @@ export const make = Effect.fnUntraced(function* <M extends Message, R extends Ro
     span: flushSpan.Handle
   ) {
     const start = clock.currentTimeMillisUnsafe()
-    const flush: Current = {
+    const flush: Flush = {
       span,
       log: (line) => span.inside(Effect.annotateLogs(line, { reason, batchSize: rows.length, ...span.ids }))
     }

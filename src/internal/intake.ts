@@ -31,6 +31,7 @@ export const make = Effect.fnUntraced(function* <M extends Message, R extends Ro
   const drops = yield* Queue.sliding<M>(1)
   const dropLog = throttledLog.make(options.clock)
   const runFork = Effect.runForkWith(yield* Effect.context<never>())
+  let addedAt = 0
   let unreported = 0
   let closed = false
   let toldClosed = false
@@ -51,6 +52,9 @@ export const make = Effect.fnUntraced(function* <M extends Message, R extends Ro
     queue,
     offerUnsafe: (message) => {
       const { size } = message
+      // Those added in one turn of the event loop share a reading: it costs as much as the rest of an offer.
+      if (ledger.queued === 0) addedAt = options.clock.currentTimeMillisUnsafe()
+      message.addedAt = addedAt
       ledger.offered += size
       const room = closed ? 0 : capacity - ledger.queued
       if (size <= room) {

@@ -65,7 +65,8 @@ const millis = (option: string, input: Duration.Input, least: number) =>
   Effect.suspend(() => {
     const value = Duration.fromInput(input)
     // Duration takes NaN for zero.
-    const duration = value._tag === "Some" && !Number.isNaN(input) ? Duration.toMillis(value.value) : Number.NaN
+    const duration =
+      value._tag === "Some" && !Number.isNaN(input) ? Duration.toMillis(value.value) : Number.NaN
     // setTimeout fires at once for anything longer.
     return duration >= least && duration <= 2 ** 31 - 1
       ? Effect.succeed(duration)
