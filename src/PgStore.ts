@@ -3,6 +3,8 @@
  *
  * Every operation is one statement whose text never changes, so that a
  * connection prepares it once, with one array parameter per column.
+ * A batch of facts of which PostgreSQL refuses some rows is written without
+ * them, by a second statement.
  *
  * @since 0.1.0
  */
