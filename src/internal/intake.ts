@@ -48,6 +48,15 @@ export const make = Effect.fnUntraced(function* <M extends Message, R extends Ro
     }
   }
 
+  const report = (message: M): Effect.Effect<void> => {
+    const count = unreported
+    unreported = 0
+    return dropLog(count, (total) => `queue full: dropped ${total}`, {
+      agent: definition.agentOf(message),
+      capacity
+    })
+  }
+
   return {
     queue,
     offerUnsafe: (message) => {
@@ -75,20 +84,14 @@ export const make = Effect.fnUntraced(function* <M extends Message, R extends Ro
       ledger.queued -= exit.value.size
       return exit.value
     },
-    reportDrops: Queue.take(drops).pipe(
-      Effect.flatMap((message) => {
-        const count = unreported
-        unreported = 0
-        return dropLog(count, (total) => `queue full: dropped ${total}`, {
-          agent: definition.agentOf(message),
-          capacity
-        })
-      }),
-      Effect.forever
-    ),
+    reportDrops: Effect.forever(Effect.flatMap(Queue.take(drops), report)),
     close: Effect.suspend(() => {
       closed = true
-      return Effect.asVoid(Queue.end(queue))
+      const dropped = Queue.takeUnsafe(drops)
+      return Effect.andThen(
+        dropped?._tag === "Success" ? report(dropped.value) : Effect.void,
+        Effect.asVoid(Queue.end(queue))
+      )
     })
   }
 })
