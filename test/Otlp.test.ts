@@ -50,6 +50,23 @@ interface MetricData {
   }
 }
 
+interface OfResource {
+  readonly resource: { readonly attributes: Attributes }
+}
+
+/** What one request carries. */
+interface Body {
+  readonly resourceSpans?: ReadonlyArray<
+    OfResource & { readonly scopeSpans: ReadonlyArray<{ readonly spans: ReadonlyArray<Span> }> }
+  >
+  readonly resourceMetrics?: ReadonlyArray<
+    OfResource & { readonly scopeMetrics: ReadonlyArray<{ readonly metrics: ReadonlyArray<MetricData> }> }
+  >
+  readonly resourceLogs?: ReadonlyArray<
+    OfResource & { readonly scopeLogs: ReadonlyArray<{ readonly logRecords: ReadonlyArray<LogRecord> }> }
+  >
+}
+
 interface Received {
   readonly services: Set<unknown>
   readonly spans: Array<Span>
@@ -66,24 +83,26 @@ const receiver = Effect.acquireRelease(
   Effect.callback<{ readonly url: string; readonly received: Received; readonly close: () => void }>(
     (resume) => {
       const received: Received = { services: new Set(), spans: [], logs: [], metrics: new Map() }
-      // biome-ignore lint/suspicious/noExplicitAny: JSON
-      const take = (path: string | undefined, body: any) => {
-        for (const { resource, ...of } of body.resourceSpans ?? body.resourceMetrics ?? body.resourceLogs) {
+      const take = ({ resourceLogs = [], resourceMetrics = [], resourceSpans = [] }: Body) => {
+        for (const { resource } of [...resourceLogs, ...resourceMetrics, ...resourceSpans]) {
           received.services.add(attributeOf(resource, "service.name"))
-          if (path === "/v1/traces") for (const { spans } of of.scopeSpans) received.spans.push(...spans)
-          if (path === "/v1/logs")
-            for (const { logRecords } of of.scopeLogs) received.logs.push(...logRecords)
-          if (path === "/v1/metrics") {
-            for (const { metrics } of of.scopeMetrics) {
-              for (const metric of metrics) received.metrics.set(metric.name, metric)
-            }
+        }
+        for (const { scopeSpans } of resourceSpans) {
+          for (const { spans } of scopeSpans) received.spans.push(...spans)
+        }
+        for (const { scopeLogs } of resourceLogs) {
+          for (const { logRecords } of scopeLogs) received.logs.push(...logRecords)
+        }
+        for (const { scopeMetrics } of resourceMetrics) {
+          for (const metric of scopeMetrics.flatMap(({ metrics }) => metrics)) {
+            received.metrics.set(metric.name, metric)
           }
         }
       }
       const server = createServer(async (request, response) => {
         const chunks: Array<Buffer> = []
         for await (const chunk of request) chunks.push(chunk)
-        take(request.url, JSON.parse(Buffer.concat(chunks).toString()))
+        take(JSON.parse(Buffer.concat(chunks).toString()))
         response.setHeader("content-type", "application/json").end("{}")
       })
       server.listen(0, "127.0.0.1", () => {
