@@ -21,6 +21,7 @@ import { ingest } from "./ingest.ts"
 import { postgres } from "./postgres.ts"
 import { print, type Row, save } from "./report.ts"
 import { stalled } from "./stalled.ts"
+import { telemetry } from "./telemetry.ts"
 
 interface Settings {
   readonly quick: boolean
@@ -34,7 +35,8 @@ const rows: Readonly<Record<string, (settings: Settings) => Promise<Row>>> = {
   add,
   postgres,
   stalled,
-  growth
+  growth,
+  telemetry
 }
 
 const { positionals, values } = parseArgs({

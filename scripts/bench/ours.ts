@@ -11,7 +11,7 @@ import * as Store from "../../src/Store.ts"
 import { type Contestant, fromAdapter, type Sink, toEffect } from "./contestant.ts"
 import { type Report, reportAt, stride, type Workload, w1 } from "./workload.ts"
 
-const layerStore = (sink: Sink) =>
+export const layerStore = (sink: Sink) =>
   Layer.succeed(
     Store.Store,
     Store.Store.of({
@@ -21,7 +21,7 @@ const layerStore = (sink: Sink) =>
     })
   )
 
-const layerPubsub = Layer.succeed(
+export const layerPubsub = Layer.succeed(
   Pubsub.Pubsub,
   Pubsub.Pubsub.of({ publish: () => Effect.void, subscribe: () => Effect.never })
 )
@@ -56,7 +56,7 @@ export const open = (workload: Workload, sink: Sink, options?: MetadataBatcher.O
 type Service = MetadataBatcher.MetadataBatcher["Service"]
 
 /** Nothing waits in the queue, and the store keeps up: the next stride is work, not a pile. */
-const hasRoom = (batcher: Service) =>
+export const hasRoom = (batcher: Service) =>
   Effect.map(
     batcher.accounting,
     ({ inFlight, pending, queued }) => queued === 0 && pending + inFlight <= 2 * w1.batchSize

@@ -10,6 +10,7 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Queue from "effect/Queue"
 import * as Result from "effect/Result"
+import * as Tracer from "effect/Tracer"
 import * as AgentIdChunks from "../../src/AgentIdChunks.ts"
 import * as EmbeddedPostgres from "../../src/app/EmbeddedPostgres.ts"
 import type { MetadataBatch } from "../../src/Metadata.ts"
@@ -22,12 +23,14 @@ import * as ours from "./ours.ts"
 import type { Row } from "./report.ts"
 import { sampleRounds } from "./sample.ts"
 import { ratio, summarize } from "./statistics.ts"
+import { callers, layerTracer } from "./telemetry.ts"
 import { factsPerReport, makeReports, type Report, reportAt, stride, w1 } from "./workload.ts"
 
 const labels = {
   bare: "bare loop, the same statements",
   one: "effect-metadata-batcher",
   two: "effect-metadata-batcher, writeConcurrency 2",
+  traced: "effect-metadata-batcher, traced, every caller sampled",
   unbatched: "unbatched, 8 fibers"
 }
 type Name = keyof typeof labels
@@ -123,9 +126,11 @@ const unbatched = Effect.map(
     }
 )
 
-const batched = (writeConcurrency: number) =>
+const batched = (writeConcurrency: number, traced: boolean) =>
   Effect.gen(function* () {
-    const live = Layer.merge(PgStore.layer(), PgPubsub.layer())
+    const postgres = Layer.merge(PgStore.layer(), PgPubsub.layer())
+    const live = traced ? Layer.provideMerge(postgres, layerTracer) : postgres
+    const spans = callers(w1.agents, traced)
     const sql = yield* Effect.context<PgClient.PgClient>()
     const { batcher } = yield* Effect.acquireRelease(
       Effect.promise(() =>
@@ -140,7 +145,8 @@ const batched = (writeConcurrency: number) =>
     const produce: Produce = Effect.fnUntraced(function* (reports, count) {
       for (let i = 1; i <= count; i++) {
         const { agentId, facts } = reportAt(reports, i - 1)
-        yield* batcher.add(agentId, facts)
+        const span = spans[(i - 1) % spans.length] as Tracer.AnySpan
+        yield* Effect.provideService(batcher.add(agentId, facts), Tracer.ParentSpan, span)
         if (i % stride === 0) while (!(yield* hasRoom)) yield* Effect.sleep(1)
       }
       yield* ours.drain(batcher)
@@ -150,7 +156,13 @@ const batched = (writeConcurrency: number) =>
     return produce
   })
 
-const contestants = { bare, one: batched(1), two: batched(2), unbatched }
+const contestants = {
+  bare,
+  one: batched(1, false),
+  two: batched(2, false),
+  traced: batched(1, true),
+  unbatched
+}
 
 /** Clock ticks of /proc, a constant of Linux's interface to user space. */
 const ticksPerSecond = 100
@@ -241,8 +253,8 @@ export const postgres = async (settings: {
   readonly rounds: number
 }): Promise<Row> => {
   const facts = settings.quick
-    ? { bare: 20_000, one: 20_000, two: 20_000, unbatched: 10_000 }
-    : { bare: 200_000, one: 200_000, two: 200_000, unbatched: 60_000 }
+    ? { bare: 20_000, one: 20_000, two: 20_000, traced: 20_000, unbatched: 10_000 }
+    : { bare: 200_000, one: 200_000, two: 200_000, traced: 200_000, unbatched: 60_000 }
   const samples = await Effect.runPromise(Effect.provide(runRounds(facts, settings.rounds), layerServer))
   const speed = (name: Name) => (samples[name] ?? []).map(({ factsPerSecond }) => factsPerSecond)
   const cpu = (name: Name) => (samples[name] ?? []).map((sampled) => sampled.cpu ?? Number.NaN)
@@ -281,6 +293,11 @@ export const postgres = async (settings: {
         what: "facts/s, writeConcurrency 2 over 1",
         value: ratio(speed("two"), speed("one")),
         target: { atLeast: 1.4 }
+      },
+      {
+        what: "facts/s, tracing off over on",
+        value: ratio(speed("one"), speed("traced")),
+        target: { atMost: 1.15 }
       }
     ]
   }
