@@ -14,10 +14,8 @@ import type { Meters } from "./meters.ts"
 import type { Resolved } from "./options.ts"
 import type { Outage } from "./outage.ts"
 import * as Publisher from "./publisher.ts"
+import { Suspects } from "./suspects.ts"
 import * as throttledLog from "./throttledLog.ts"
-
-/** How many rows that had to be searched for are remembered, to be written apart from clean ones. */
-const maxSuspects = 10_000
 
 /** How many discarded rows a log line names, and how much of a key, which may be what is wrong with the row. */
 const maxNamed = 10
@@ -54,8 +52,7 @@ export const make = Effect.fnUntraced(function* <M extends Message, R extends Ro
   const permits = yield* Semaphore.make(options.writeConcurrency)
   const discardLog = throttledLog.make(clock)
   const publish = Publisher.make({ definition, meters, clock, timeout: options.writeTimeout })
-  const suspects = new Set<string>()
-  const identify = (row: R) => `${definition.agentOf(row.origin)} ${definition.keyOf(row)}`
+  const suspects = new Suspects<R>((row) => `${definition.agentOf(row.origin)} ${definition.keyOf(row)}`)
   let closed = false
   /** The count when the flush before took its rows. */
   let superseded = 0
@@ -86,27 +83,6 @@ export const make = Effect.fnUntraced(function* <M extends Message, R extends Ro
           )
       )
 
-  const writeBatch = (rows: ReadonlyArray<R>, flush: Flush): Effect.Effect<isolate.Outcome<R>> => {
-    const write = writeUnder(flush)
-    if (suspects.size === 0) return isolate.writeIsolating(write, rows, [])
-    const clean: Array<R> = []
-    const apart: Array<R> = []
-    for (const row of rows) (suspects.has(identify(row)) ? apart : clean).push(row)
-    return isolate.writeIsolating(write, clean, apart)
-  }
-
-  const suspect = (rows: ReadonlyArray<R>) => {
-    for (const row of rows) {
-      if (suspects.size >= maxSuspects) {
-        for (const oldest of suspects) {
-          suspects.delete(oldest)
-          break
-        }
-      }
-      suspects.add(identify(row))
-    }
-  }
-
   const discard = (rows: ReadonlyArray<R>): void => {
     ledger.inFlight -= rows.length
     ledger.discarded += rows.length
@@ -116,16 +92,16 @@ export const make = Effect.fnUntraced(function* <M extends Message, R extends Ro
     if (rows.length === 0) return Effect.void
     const named = rows.slice(0, maxNamed).map((row) => ({
       agent: definition.agentOf(row.origin),
-      key: definition.keyOf(row).slice(0, maxKeyLength)
+      key: String(definition.keyOf(row)).slice(0, maxKeyLength)
     }))
     return discardLog(rows.length, (count) => `discarded ${count} rows: ${why}`, { rows: named })
   }
 
-  const remember = (outcome: isolate.Outcome<R>): void => {
-    if (suspects.size > 0) for (const row of outcome.written) suspects.delete(identify(row))
-    if (definition.keysRecur ?? true) suspect(outcome.found)
-    else for (const row of outcome.rejected) suspects.delete(identify(row))
-    suspect(outcome.unresolved)
+  const remember = ({ found, rejected, unresolved, written }: isolate.Outcome<R>): void => {
+    suspects.clear(written)
+    if (definition.keysRecur ?? true) suspects.add(found)
+    else suspects.clear(rejected)
+    suspects.add(unresolved)
   }
 
   // The account first, then the log: between two lines other fibers run, the close of the batcher among them.
@@ -172,8 +148,9 @@ export const make = Effect.fnUntraced(function* <M extends Message, R extends Ro
       span,
       log: (line) => span.inside(Effect.annotateLogs(line, { reason, batchSize: rows.length, ...span.ids }))
     }
-    const { failure, written } = yield* Effect.flatMap(writeBatch(rows, flush), (outcome) =>
-      Effect.as(settle(outcome, flush), outcome)
+    const { failure, written } = yield* Effect.flatMap(
+      isolate.writeIsolating(writeUnder(flush), ...suspects.split(rows)),
+      (outcome) => Effect.as(settle(outcome, flush), outcome)
     ).pipe(
       Effect.onExit((exit) =>
         Effect.andThen(
