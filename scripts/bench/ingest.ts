@@ -102,10 +102,10 @@ export const ingest = async (
   const races: Record<string, Input> = {
     limit: { contestants: ours_, workload, staysOpen: true }
   }
-  for (const { maxFacts = 200_000, name } of peers) {
+  for (const { maxFacts = 100_000, name } of peers) {
     races[name] = {
       contestants: ["addUnsafe", name],
-      workload: { ...workload, facts: Math.min(200_000, maxFacts) }
+      workload: { ...workload, facts: Math.min(100_000, maxFacts) }
     }
   }
 

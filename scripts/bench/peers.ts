@@ -274,7 +274,7 @@ export const pacer: Contestant = {
   bounded: false,
   deduped: "at the write",
   timed: "restarts",
-  maxFacts: 200_000,
+  maxFacts: 20_000,
   open: async (workload, sink) => {
     const { write, idle } = tracked(sink)
     const batcher = new AsyncBatcher<Report>(

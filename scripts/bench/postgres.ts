@@ -129,8 +129,8 @@ const unbatched = Effect.map(
 const batched = (writeConcurrency: number, traced: boolean) =>
   Effect.gen(function* () {
     const postgres = Layer.merge(PgStore.layer(), PgPubsub.layer())
-    const live = traced ? Layer.provideMerge(postgres, layerTracer) : postgres
-    const spans = callers(w1.agents, traced)
+    const live = traced ? Layer.provideMerge(postgres, layerTracer(1)) : postgres
+    const spans = callers(w1.agents, traced ? 1 : 0)
     const sql = yield* Effect.context<PgClient.PgClient>()
     const { batcher } = yield* Effect.acquireRelease(
       Effect.promise(() =>

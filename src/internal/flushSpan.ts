@@ -47,6 +47,16 @@ const untraced: Handle = {
   ids: undefined
 }
 
+/** A span that nobody will see is still the parent of what the store does, lest that be sampled on its own. */
+const unsampled = (span: Tracer.Span): Handle => {
+  const handle: Handle = {
+    ...untraced,
+    inside: Effect.provideService(Tracer.ParentSpan, span),
+    step: (_name, _kind, _attributes, run) => run(handle)
+  }
+  return handle
+}
+
 const traced = (span: Tracer.Span): Handle => ({
   inside: Effect.provideService(Tracer.ParentSpan, span),
   annotate: (attributes) => {
@@ -72,7 +82,14 @@ export const root = <A, E>(
   Effect.withFiber(({ cache }) =>
     // Without a tracer nobody sees a span, which costs as much as writing the columns of a batch.
     cache.tracerEnabled && cache.tracer !== undefined
-      ? Effect.useSpan(name, { root: true, ...describe() }, (span) => run(traced(span)))
+      ? Effect.useSpan(name, { root: true }, (span) => {
+          if (!span.sampled) return run(unsampled(span))
+          const { attributes, links } = describe()
+          const handle = traced(span)
+          handle.annotate(() => attributes)
+          span.addLinks(links)
+          return run(handle)
+        })
       : run(untraced)
   )
 
