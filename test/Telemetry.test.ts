@@ -1,7 +1,12 @@
 /** What an operator sees of a flush: its spans, their links, and its log lines. */
 import { assert, describe, it, layer } from "@effect/vitest"
 import { SpanKind, SpanStatusCode } from "@opentelemetry/api"
-import type { ReadableSpan } from "@opentelemetry/sdk-trace-base"
+import {
+  ParentBasedSampler,
+  type ReadableSpan,
+  type Sampler,
+  SamplingDecision
+} from "@opentelemetry/sdk-trace-base"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Tracer from "effect/Tracer"
@@ -14,6 +19,7 @@ import * as Store from "../src/Store.ts"
 import { makeStats } from "./conformance/StoreSuite.ts"
 import { agentIdOf, fact, facts, makeAgentId, start, startStats } from "./support/Fakes.ts"
 import * as Postgres from "./support/Postgres.ts"
+import * as Spans from "./support/Spans.ts"
 import { withSpans } from "./support/Spans.ts"
 
 const unavailable = Effect.fail(Store.unavailable(new Error("server is shutting down")))
@@ -37,7 +43,37 @@ const linksOf = (span: ReadableSpan | undefined) => (span?.links ?? []).map(({ c
 
 const spanIdsOf = (spans: ReadonlyArray<ReadableSpan>) => spans.map((span) => span.spanContext().spanId)
 
+/** Samples the spans of one name. */
+class NamedSampler implements Sampler {
+  private readonly name: string
+  constructor(name: string) {
+    this.name = name
+  }
+  shouldSample(...[, , name]: Parameters<Sampler["shouldSample"]>) {
+    return {
+      decision: name === this.name ? SamplingDecision.RECORD_AND_SAMPLED : SamplingDecision.NOT_RECORD
+    }
+  }
+}
+
 describe("the spans of a flush", () => {
+  it.effect("are none if it is not sampled, and what the store does starts no trace of its own", () => {
+    const { layer, spans } = Spans.make({
+      // A parent decides for those below it; a trace of its own would be sampled.
+      sampler: new ParentBasedSampler({ root: new NamedSampler("query") })
+    })
+    return Effect.gen(function* () {
+      const { batcher, until, writes } = yield* start()
+      writes.answer(Effect.withSpan(Effect.void, "query"))
+      yield* batcher.add(agentIdOf(1), facts(3))
+      yield* TestClock.adjust("5 seconds")
+      yield* until(({ written }) => written === 3)
+      assert.deepStrictEqual(spans.all(), [])
+      yield* Effect.withSpan(Effect.void, "query")
+      assert.strictEqual(spans.all().length, 1)
+    }).pipe(Effect.provide(layer))
+  })
+
   it.effect(
     "are a root and one below it for each step",
     withSpans((spans) =>
