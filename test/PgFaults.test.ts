@@ -51,8 +51,10 @@ const inMidWrite = <E>(
 const makeProxy = (path: string) => {
   const open = new Set<Duplex>()
   const muted = new Set<Duplex>()
+  let held: Set<Net.Socket> | undefined
   const stream = () => {
     const socket = Net.connect({ path })
+    if (held !== undefined) held.add(socket.pause())
     const duplex = new Duplex({
       read: () => {},
       write: (data, encoding, done) => socket.write(data, encoding, done),
@@ -70,17 +72,25 @@ const makeProxy = (path: string) => {
     open.add(duplex)
     return duplex
   }
-  /** Mutes the connections there are, but none opened later; cuts them in the end. */
+  const release = Effect.sync(() => {
+    for (const socket of held ?? []) socket.resume()
+    held = undefined
+  })
+  /** Mutes the connections there are and cuts them in the end; those opened later hear nothing until `release`. */
   const mute = Effect.acquireRelease(
     Effect.sync(() => {
+      held = new Set()
       for (const duplex of open) muted.add(duplex)
     }),
     () =>
-      Effect.sync(() => {
-        for (const duplex of muted) duplex.destroy()
-      })
+      Effect.andThen(
+        release,
+        Effect.sync(() => {
+          for (const duplex of muted) duplex.destroy()
+        })
+      )
   )
-  return { stream, mute }
+  return { stream, mute, release }
 }
 
 layer(Postgres.layer, { excludeTestServices: true, timeout: "30 seconds" })("PostgreSQL", (it) => {
@@ -340,6 +350,8 @@ layer(Postgres.layer, { excludeTestServices: true, timeout: "30 seconds" })("Pos
       })
       yield* started.add(keys)
       yield* started.untilWritten
+      // A notification still under way would keep the muted connection, and the write would go through another.
+      yield* started.batcher.flush
       const before = yield* started.readTable
       yield* Effect.scoped(
         Effect.gen(function* () {
@@ -349,7 +361,10 @@ layer(Postgres.layer, { excludeTestServices: true, timeout: "30 seconds" })("Pos
           // The rows are there, but nobody has been told so.
           assert.deepInclude(yield* started.account, { written: 15 })
           yield* started.untilFailed("Unavailable")
+          assert.deepInclude(yield* started.account, { written: 15 })
+          yield* proxy.release
           yield* started.untilWritten
+          assert.deepInclude(yield* started.account, { written: 30 })
         })
       )
       yield* started.check()
