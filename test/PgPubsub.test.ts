@@ -25,8 +25,8 @@ const makeServer = Layer.provideMerge(Postgres.layerClient(), Postgres.layerServ
 /** The backends that listen, as the server sees them, with their last statement. */
 const listeners = Effect.flatMap(
   PgClient.PgClient,
-  (sql) => sql<{ readonly pid: number; readonly query: string }>`
-    SELECT pid, query FROM pg_stat_activity WHERE application_name = 'effect-metadata-batcher/listen'`
+  (sql) => sql<{ readonly pid: number; readonly query: string; readonly since: string }>`
+    SELECT pid, query, query_start::text AS since FROM pg_stat_activity WHERE application_name = 'effect-metadata-batcher/listen'`
 )
 
 const terminateListener = Effect.flatMap(
@@ -145,7 +145,7 @@ layer(makeServer, { excludeTestServices: true, timeout: "30 seconds" })("PgPubsu
       const { config } = yield* EmbeddedPostgres.EmbeddedPostgres
       const sockets: Array<Net.Socket> = []
       const pubsub = yield* PgPubsub.make({
-        heartbeat: "100 millis",
+        heartbeat: "500 millis",
         connection: {
           ...config,
           stream: () => {
@@ -175,12 +175,16 @@ layer(makeServer, { excludeTestServices: true, timeout: "30 seconds" })("PgPubsu
 
   it.effect("stays open through heartbeats", () =>
     Effect.gen(function* () {
-      const pubsub = yield* PgPubsub.make({ heartbeat: "10 millis" })
+      // Also how long an answer may take: shorter, and a busy machine is taken for a dead connection.
+      const pubsub = yield* PgPubsub.make({ heartbeat: "500 millis" })
       const channel = makeChannel()
       const signals = yield* pubsub.subscribe(channel)
       const [before] = yield* listeners
-      yield* until(listeners, ([listener]) => listener?.query === "SELECT 1")
-      yield* Effect.sleep("100 millis")
+      const heartbeats = new Set<string>()
+      yield* until(listeners, ([listener]) => {
+        if (listener?.query === "SELECT 1") heartbeats.add(listener.since)
+        return heartbeats.size === 3
+      })
       yield* pubsub.publish(channel, ["hello"])
       assert.deepStrictEqual(yield* take(signals, 1), ["hello"])
       assert.strictEqual((yield* listeners)[0]?.pid, before?.pid)
