@@ -51,11 +51,11 @@ const openPending = async ({ agents, contestant, facts }: Input) => {
 export const sample = async (input: Input): Promise<number> => {
   const { agents, contestant, facts, mode } = input
   if (mode === "flushed") {
-    const workload = { ...w1, agents, facts, rounds: Math.max(1, 4_000 / agents) }
+    const workload = { ...w1, agents, facts, rounds: Math.max(1, 4_000 / agents), shareFacts: true }
     const raced = await race([contestant === "limit" ? limit : ours.addUnsafe], workload, true)
     return raced[contestant]?.nsPerFact ?? Number.NaN
   }
-  const reports = makeReports({ agents, rounds: Math.max(1, 4_000 / agents) })
+  const reports = makeReports({ agents, rounds: Math.max(1, 4_000 / agents), shareFacts: true })
   const produce = await openPending(input)
   const count = facts / factsPerReport
   await produce(reports, Math.max(count / 4, agents))

@@ -23,6 +23,8 @@ export interface Workload {
   readonly timerOnly: boolean
   /** Milliseconds. */
   readonly interval: number
+  /** One set of facts for all agents, where there are so many that collecting the garbage around them would show. */
+  readonly shareFacts?: boolean | undefined
 }
 
 export const factsPerReport = 10
@@ -77,7 +79,7 @@ export const reportOf = (agentId: AgentId, round: number, at: number): Report =>
 
 /** What every agent reports in `rounds` rounds, agent by agent, round by round. */
 export const makeReports = (
-  { agents, rounds }: { readonly agents: number; readonly rounds: number },
+  { agents, rounds, shareFacts = false }: Pick<Workload, "agents" | "rounds" | "shareFacts">,
   /**
    * Milliseconds since the epoch of the workload at which a round's facts were
    * collected. By default all at once: each then replaces the one before,
@@ -86,9 +88,11 @@ export const makeReports = (
   collectedAt: (round: number) => number = () => 0
 ): ReadonlyArray<Report> => {
   const ids = agentIds(agents)
-  return Array.from({ length: rounds }, (_, round) =>
-    ids.map((agentId) => reportOf(agentId, round, collectedAt(round)))
-  ).flat()
+  return Array.from({ length: rounds }, (_, round) => {
+    const make = (agentId: AgentId) => reportOf(agentId, round, collectedAt(round))
+    const [first] = ids.slice(0, 1).map(make)
+    return ids.map((agentId) => (shareFacts && first !== undefined ? { ...first, agentId } : make(agentId)))
+  }).flat()
 }
 
 /** The i-th of the reports given over and over. */
