@@ -156,7 +156,7 @@ export const draw = (directory: string): boolean => {
       axis: "value",
       left: labelWidth,
       top: below,
-      width: 2 * width + gap,
+      width: 2 * width + gap - 30,
       labelled: true
     }
   ]

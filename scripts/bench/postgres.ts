@@ -30,7 +30,7 @@ const labels = {
   bare: "bare loop, the same statements",
   one: "effect-metadata-batcher",
   two: "effect-metadata-batcher, writeConcurrency 2",
-  traced: "effect-metadata-batcher, traced, every caller sampled",
+  traced: "effect-metadata-batcher, everything traced",
   unbatched: "unbatched, 8 fibers"
 }
 type Name = keyof typeof labels
