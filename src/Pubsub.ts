@@ -61,7 +61,7 @@ export const Message = (payload: string): Message => ({ _tag: "Message", payload
  * @category constructors
  * @since 0.1.0
  */
-export const Resync: Resync = { _tag: "Resync" }
+export const Resync: Resync = Subscribers.resync
 
 /**
  * The channel cannot be reached now: nothing was published, or it is not known

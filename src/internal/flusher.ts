@@ -5,7 +5,7 @@ import * as LogLevel from "effect/LogLevel"
 import * as Semaphore from "effect/Semaphore"
 import type { Accumulator, Definition, Message, Reason, Row } from "../Batcher.ts"
 import { type StoreError, unavailable } from "../Store.ts"
-import { bounded } from "./attempt.ts"
+import { bounded } from "./bounded.ts"
 import type { Flush } from "./flushSpan.ts"
 import * as flushSpan from "./flushSpan.ts"
 import * as isolate from "./isolate.ts"
@@ -26,15 +26,16 @@ export type Outcome = "empty" | "written" | "failed"
 export interface Flusher {
   /**
    * Takes one batch, if at least `atLeast` rows are pending, and writes and
-   * publishes it. `afterWrite` runs once the next write may start.
+   * publishes it. `afterWrite` is told the outcome once the next write may
+   * start; the notification follows.
    */
   readonly flush: (
     reason: Reason,
-    options?: {
+    options: {
       readonly atLeast?: number | undefined
-      readonly afterWrite?: ((outcome: Outcome) => Effect.Effect<unknown>) | undefined
+      readonly afterWrite: (outcome: Outcome) => Effect.Effect<unknown>
     }
-  ) => Effect.Effect<Outcome>
+  ) => Effect.Effect<void>
   /** Counts everything not written as lost; what a late write still does is not counted any more. */
   readonly giveUp: Effect.Effect<number>
 }
@@ -83,11 +84,6 @@ export const make = Effect.fnUntraced(function* <M extends Message, R extends Ro
           )
       )
 
-  const discard = (rows: ReadonlyArray<R>): void => {
-    ledger.inFlight -= rows.length
-    ledger.discarded += rows.length
-  }
-
   const reportDiscarded = (rows: ReadonlyArray<R>, why: string): Effect.Effect<void> => {
     if (rows.length === 0) return Effect.void
     const named = rows.slice(0, maxNamed).map((row) => ({
@@ -109,14 +105,20 @@ export const make = Effect.fnUntraced(function* <M extends Message, R extends Ro
     if (closed) return
     const { failure, rejected, unresolved, unwritten, written } = outcome
     const requeues = options.onWriteFailure === "requeue"
-    ledger.inFlight -= written.length
-    ledger.written += written.length
-    discard(rejected)
-    if (!requeues) discard(unwritten)
     const back = requeues ? unresolved.concat(unwritten) : unresolved
+    const discarded = rejected.length + (requeues ? 0 : unwritten.length)
+    ledger.inFlight -= written.length + discarded
+    ledger.written += written.length
+    ledger.discarded += discarded
     if (back.length > 0) yield* accumulator.restore(back)
     remember(outcome)
-    flush.span.annotate(() => describeOutcome(outcome))
+    flush.span.annotate(() => ({
+      "batcher.flush.outcome": failure === undefined ? "written" : requeues ? "requeued" : "discarded",
+      "batcher.rows.written": written.length,
+      "batcher.rows.discarded": discarded,
+      "batcher.rows.requeued": back.length,
+      ...(failure && { "error.type": failure.reason._tag })
+    }))
     yield* flush.log(reportDiscarded(rejected, "rejected by the store"))
     if (failure === undefined) {
       if (outage.isDown()) yield* flush.log(outage.succeeded)
@@ -124,18 +126,6 @@ export const make = Effect.fnUntraced(function* <M extends Message, R extends Ro
     }
     yield* flush.log(requeues ? outage.failed(failure) : reportDiscarded(unwritten, failure.message))
   })
-
-  const describeOutcome = ({ failure, rejected, unresolved, unwritten, written }: isolate.Outcome<R>) => {
-    const failed = options.onWriteFailure === "discard" ? "discarded" : "requeued"
-    const discarded = rejected.length + (failed === "discarded" ? unwritten.length : 0)
-    return {
-      "batcher.flush.outcome": failure === undefined ? "written" : failed,
-      "batcher.rows.written": written.length,
-      "batcher.rows.discarded": discarded,
-      "batcher.rows.requeued": unwritten.length + unresolved.length + rejected.length - discarded,
-      ...(failure && { "error.type": failure.reason._tag })
-    }
-  }
 
   const writeAndPublish = Effect.fnUntraced(function* (
     rows: ReadonlyArray<R>,
@@ -187,17 +177,17 @@ export const make = Effect.fnUntraced(function* <M extends Message, R extends Ro
   }
 
   return {
-    flush: Effect.fnUntraced(function* (reason, { afterWrite = () => Effect.void, atLeast = 1 } = {}) {
+    flush: Effect.fnUntraced(function* (reason, { afterWrite, atLeast = 1 }) {
       yield* permits.take(1)
       const rows = ledger.pending >= atLeast ? yield* accumulator.take(options.maxBatchSize) : []
       if (rows.length === 0) {
         yield* permits.release(1)
         yield* afterWrite("empty")
-        return "empty"
+        return
       }
       const supersededBefore = superseded
       superseded = ledger.superseded
-      return yield* flushSpan
+      yield* flushSpan
         .root(
           `${definition.name}.flush`,
           () =>
@@ -210,7 +200,7 @@ export const make = Effect.fnUntraced(function* <M extends Message, R extends Ro
             }),
           (span) => writeAndPublish(rows, reason, afterWrite, span)
         )
-        .pipe(Effect.match({ onSuccess: () => "written" as const, onFailure: () => "failed" as const }))
+        .pipe(Effect.ignore)
     }),
     giveUp: Effect.sync(() => {
       closed = true

@@ -36,8 +36,6 @@ interface Session {
   readonly close: Effect.Effect<void>
 }
 
-const resync: Pubsub.Resync = { _tag: "Resync" }
-
 const noAnswer = (): SqlError =>
   new SqlError({ reason: new ConnectionError({ cause: new Error("LISTEN was not answered in time") }) })
 
@@ -83,7 +81,7 @@ export const make = Effect.fnUntraced(function* (
     yield* Effect.gen(function* () {
       const notifications = yield* Scope.provide(session.connection.listen(channel), channelScope)
       // Whoever subscribed through an earlier session may have missed something.
-      subscribers.deliverUnsafe(channel, resync)
+      subscribers.deliverUnsafe(channel, Subscribers.resync)
       yield* Effect.forkIn(pump(session, channel, notifications), channelScope)
       session.channels.set(channel, channelScope)
     }).pipe(Effect.onError((cause) => Scope.close(channelScope, Exit.failCause(cause))))

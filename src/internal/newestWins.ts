@@ -86,7 +86,7 @@ export const make = Effect.fnUntraced(function* (
         }
       }
     } catch {
-      // A fact that is none: types do not bind JavaScript. It must not end the collector, and what follows it is lost.
+      // A fact that throws when it is looked at must not end the collector; it and what follows it are counted below.
     }
     ledger.pending += added
     ledger.superseded += superseded

@@ -1,6 +1,6 @@
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import type { Options } from "../Batcher.ts"
+import type { Definition, Options } from "../Batcher.ts"
 import { InvalidOptionError } from "../Batcher.ts"
 
 /** `Options` with every default filled in and durations in milliseconds. */
@@ -17,17 +17,9 @@ export interface Resolved {
   readonly metricsPrefix: string
 }
 
-/** What differs between the two batchers. */
-export interface Defaults {
-  readonly maxBatchSize: number
-  readonly interval: Duration.Input
-  /** The share of `maxBatchSize` at which a flush is due before its time. */
-  readonly flushAtShare: number
-}
-
 export const resolve = Effect.fnUntraced(function* (
   options: Options,
-  defaults: Defaults
+  defaults: Definition<never, never>["defaults"]
 ): Effect.fn.Return<Resolved, InvalidOptionError> {
   const maxBatchSize = yield* count("maxBatchSize", options.maxBatchSize ?? defaults.maxBatchSize, 1)
   return {

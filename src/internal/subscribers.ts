@@ -8,7 +8,8 @@ import type * as Pubsub from "../Pubsub.ts"
 // reading nothing to get there.
 const backlog = 512
 
-const resync: Pubsub.Resync = { _tag: "Resync" }
+/** The one `Resync`, `Pubsub`'s own. */
+export const resync: Pubsub.Resync = { _tag: "Resync" }
 
 /** Who receives what a channel carries, within this process. */
 export interface Subscribers {
