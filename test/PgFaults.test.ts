@@ -173,39 +173,28 @@ layer(Postgres.layer, { excludeTestServices: true, timeout: "30 seconds" })("Pos
     })
   )
 
-  it.effect("statement_timeout: canceled, written again, and nothing is lost", () =>
+  /** Writes time out for as long as another transaction holds the rows. */
+  const timesOut = (setting: "statement_timeout" | "lock_timeout", reason: "Canceled" | "Unavailable") =>
     Effect.gen(function* () {
-      const started = yield* start({ client: { startupParameters: { statement_timeout: "50" } } })
+      const started = yield* start({ client: { startupParameters: { [setting]: "50" } } })
       yield* started.add(keys)
       yield* started.untilWritten
       yield* Effect.scoped(
         Effect.gen(function* () {
           yield* started.lockRows
           yield* started.add(keys)
-          yield* started.untilFailed("Canceled", 2)
+          yield* started.untilFailed(reason, 2)
           yield* started.add(["cpu"])
         })
       )
       yield* started.check()
     })
+
+  it.effect("statement_timeout: canceled, written again, and nothing is lost", () =>
+    timesOut("statement_timeout", "Canceled")
   )
 
-  it.effect("lock_timeout: written again, and nothing is lost", () =>
-    Effect.gen(function* () {
-      const started = yield* start({ client: { startupParameters: { lock_timeout: "50" } } })
-      yield* started.add(keys)
-      yield* started.untilWritten
-      yield* Effect.scoped(
-        Effect.gen(function* () {
-          yield* started.lockRows
-          yield* started.add(keys)
-          yield* started.untilFailed("Unavailable", 2)
-          yield* started.add(["cpu"])
-        })
-      )
-      yield* started.check()
-    })
-  )
+  it.effect("lock_timeout: written again, and nothing is lost", () => timesOut("lock_timeout", "Unavailable"))
 
   it.effect("rows locked by another transaction: the write waits, and what comes meanwhile is kept", () =>
     Effect.gen(function* () {

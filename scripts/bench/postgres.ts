@@ -244,9 +244,7 @@ const runRounds = Effect.fnUntraced(function* (facts: Readonly<Record<Name, numb
   return samples
 }, Effect.scoped)
 
-const layerServer = Layer.unwrap(
-  Effect.map(EmbeddedPostgres.EmbeddedPostgres, ({ config }) => PgClient.layer(config))
-).pipe(Layer.provideMerge(EmbeddedPostgres.layer()))
+const layerServer = EmbeddedPostgres.layerClient().pipe(Layer.provideMerge(EmbeddedPostgres.layer()))
 
 export const postgres = async (settings: {
   readonly quick: boolean

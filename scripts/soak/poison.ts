@@ -25,6 +25,7 @@ import * as MetadataBatcher from "../../src/MetadataBatcher.ts"
 import * as PgMigrations from "../../src/PgMigrations.ts"
 import * as PgPubsub from "../../src/PgPubsub.ts"
 import * as PgStore from "../../src/PgStore.ts"
+import { hasRoom } from "../bench/ours.ts"
 import { ratio, summarize } from "../bench/statistics.ts"
 import { agentIds, factsPerReport, stride } from "../bench/workload.ts"
 
@@ -54,10 +55,6 @@ const measure = Effect.fnUntraced(function* (poison: Poison, milliseconds: numbe
   const start = performance.now()
   let reports = 0
   let poisoned = 0
-  const hasRoom = Effect.map(
-    batcher.accounting,
-    ({ inFlight, pending, queued }) => queued === 0 && pending + inFlight <= 1_000
-  )
   while (performance.now() - start < milliseconds) {
     const collectedAt = yield* DateTime.now
     for (let i = 0; i < stride; i++, reports++) {
@@ -70,7 +67,7 @@ const measure = Effect.fnUntraced(function* (poison: Poison, milliseconds: numbe
       batcher.addUnsafe(ids[agent] as (typeof ids)[number], facts)
     }
     do yield* Effect.yieldNow
-    while (!(yield* hasRoom))
+    while (!(yield* hasRoom(batcher)))
   }
   yield* batcher.flush
   const after = yield* batcher.accounting
@@ -119,9 +116,7 @@ const program = (rounds: number, seconds: number) =>
 const makeBatcher = MetadataBatcher.layer().pipe(Layer.provide([PgStore.layer(), PgPubsub.layer()]))
 
 const server = PgMigrations.layer().pipe(
-  Layer.provideMerge(
-    Layer.unwrap(Effect.map(EmbeddedPostgres.EmbeddedPostgres, ({ config }) => PgClient.layer(config)))
-  ),
+  Layer.provideMerge(EmbeddedPostgres.layerClient()),
   Layer.provide(EmbeddedPostgres.layer())
 )
 

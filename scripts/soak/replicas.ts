@@ -6,7 +6,6 @@
  * Exits with 1 unless there was no deadlock, no stale value and no fact lost.
  */
 import { parseArgs } from "node:util"
-import * as PgClient from "@effect/sql-pg/PgClient"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as EmbeddedPostgres from "../../src/app/EmbeddedPostgres.ts"
@@ -14,9 +13,7 @@ import * as PgMigrations from "../../src/PgMigrations.ts"
 import { faultsOf, race } from "./race.ts"
 
 const database = PgMigrations.layer().pipe(
-  Layer.provideMerge(
-    Layer.unwrap(Effect.map(EmbeddedPostgres.EmbeddedPostgres, ({ config }) => PgClient.layer(config)))
-  ),
+  Layer.provideMerge(EmbeddedPostgres.layerClient()),
   Layer.provideMerge(EmbeddedPostgres.layer())
 )
 

@@ -42,11 +42,9 @@ export const layerUrl = Layer.unwrap(
   )
 )
 
-const layerEmbedded = Layer.unwrap(
-  Effect.map(EmbeddedPostgres.EmbeddedPostgres, ({ config }) =>
-    PgClient.layer({ ...config, applicationName })
-  )
-).pipe(Layer.provideMerge(EmbeddedPostgres.layer()))
+const layerEmbedded = EmbeddedPostgres.layerClient({ applicationName }).pipe(
+  Layer.provideMerge(EmbeddedPostgres.layer())
+)
 
 /**
  * A client of the database. With an embedded server, that is in the context too,

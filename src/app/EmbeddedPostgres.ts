@@ -22,7 +22,7 @@ import * as Os from "node:os"
 import * as Path from "node:path"
 import type { Readable, Writable } from "node:stream"
 import { promisify } from "node:util"
-import type * as PgClient from "@effect/sql-pg/PgClient"
+import * as PgClient from "@effect/sql-pg/PgClient"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
@@ -240,3 +240,12 @@ export const make = Effect.fnUntraced(function* (
  */
 export const layer = (options?: Options): Layer.Layer<EmbeddedPostgres, EmbeddedPostgresError> =>
   Layer.effect(EmbeddedPostgres, make(options))
+
+/**
+ * A client of the server in context.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerClient = (options?: Partial<PgClient.PgPoolConfig>) =>
+  Layer.unwrap(Effect.map(EmbeddedPostgres, ({ config }) => PgClient.layer({ ...config, ...options })))

@@ -21,10 +21,7 @@ import * as PgMigrations from "../../src/PgMigrations.ts"
 export const layerServer = EmbeddedPostgres.layer({ settings: { fsync: "off" } })
 
 /** A client of the server in context, as the superuser. */
-export const layerClient = (options?: Partial<PgClient.PgPoolConfig>) =>
-  Layer.unwrap(
-    Effect.map(EmbeddedPostgres.EmbeddedPostgres, ({ config }) => PgClient.layer({ ...config, ...options }))
-  )
+export const layerClient = EmbeddedPostgres.layerClient
 
 /** A server of its own, a client of it, and the tables. */
 export const layer = PgMigrations.layer().pipe(
