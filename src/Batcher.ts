@@ -85,8 +85,8 @@ export interface Message {
   readonly size: number
   /** When it was added, in milliseconds since the epoch. The engine sets it, reading the clock once per turn of the event loop. */
   addedAt: number
-  /** The span of the caller who added it, if that is sampled. */
-  readonly span: Tracer.AnySpan | undefined
+  /** The span of the caller who added it, if that is sampled. While the message waits, the engine keeps no more than its ids. */
+  span: Tracer.AnySpan | undefined
 }
 
 /**

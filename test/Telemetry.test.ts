@@ -1,4 +1,6 @@
 /** What an operator sees of a flush: its spans, their links, and its log lines. */
+import { setFlagsFromString } from "node:v8"
+import { runInNewContext } from "node:vm"
 import { assert, describe, it, layer } from "@effect/vitest"
 import { SpanKind, SpanStatusCode } from "@opentelemetry/api"
 import {
@@ -42,6 +44,13 @@ const shown = (span: ReadableSpan) => ({
 const linksOf = (span: ReadableSpan | undefined) => (span?.links ?? []).map(({ context }) => context.spanId)
 
 const spanIdsOf = (spans: ReadonlyArray<ReadableSpan>) => spans.map((span) => span.spanContext().spanId)
+
+/** Collects what nothing holds any more, once this turn of the event loop, which holds what a `WeakRef` gave, is over. */
+const collectGarbage = Effect.promise(async () => {
+  setFlagsFromString("--expose-gc")
+  await new Promise((resolve) => setImmediate(resolve))
+  runInNewContext("gc")()
+})
 
 /** Samples the spans of one name. */
 class NamedSampler implements Sampler {
@@ -410,6 +419,20 @@ describe("the links of a flush", () => {
         assert.strictEqual(root?.attributes["batcher.links.omitted"], 0)
       })
     )
+  )
+
+  it.effect("keep nothing of what a caller's effect gave back, however long its facts wait", () =>
+    Effect.gen(function* () {
+      const { batcher, until } = yield* start()
+      const given = yield* batcher.add(agentIdOf(1), facts(1)).pipe(
+        Effect.andThen(Effect.sync(() => ({ body: "of a response" }))),
+        Effect.withSpan("request"),
+        Effect.map((response) => new WeakRef(response))
+      )
+      yield* until(({ pending }) => pending === 1)
+      yield* collectGarbage
+      assert.isUndefined(given.deref())
+    })
   )
 
   it.effect(

@@ -11,6 +11,13 @@ export const maxLinks = 128
 export const sampledSpan = ({ cache }: Fiber.Fiber<unknown, unknown>): Tracer.AnySpan | undefined =>
   cache.span?.sampled === true ? cache.span : undefined
 
+/**
+ * A span as links need it: an ended one holds what its effect gave back and
+ * what it was told, which must not wait for a store that is away.
+ */
+export const reference = (span: Tracer.AnySpan | undefined): Tracer.ExternalSpan | undefined =>
+  span?._tag === "Span" ? Tracer.externalSpan(span) : span
+
 type Attributes = Readonly<Record<string, unknown>>
 
 /**
@@ -103,7 +110,7 @@ export const describe = (flush: {
   readonly now: number
 }): { readonly links: Array<Tracer.SpanLink>; readonly attributes: Attributes } => {
   const { now, rows } = flush
-  const spans = new Set<Tracer.AnySpan>()
+  const spans = new Map<string, Tracer.AnySpan>()
   let oldest = now
   let sum = 0
   let previous: Message | undefined
@@ -113,10 +120,10 @@ export const describe = (flush: {
     if (origin === previous) continue
     previous = origin
     if (origin.addedAt < oldest) oldest = origin.addedAt
-    if (origin.span !== undefined) spans.add(origin.span)
+    if (origin.span !== undefined) spans.set(origin.span.spanId, origin.span)
   }
   const links: Array<Tracer.SpanLink> = []
-  for (const span of spans) {
+  for (const span of spans.values()) {
     if (links.length === maxLinks) break
     links.push({ span, attributes: noAttributes })
   }

@@ -3,6 +3,7 @@ import type * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Queue from "effect/Queue"
 import type { Definition, Message, Row } from "../Batcher.ts"
+import { reference } from "./flushSpan.ts"
 import type { Ledger } from "./ledger.ts"
 import type { Meters } from "./meters.ts"
 import * as throttledLog from "./throttledLog.ts"
@@ -64,6 +65,7 @@ export const make = Effect.fnUntraced(function* <M extends Message, R extends Ro
       // Those added in one turn of the event loop share a reading: it costs as much as the rest of an offer.
       if (ledger.queued === 0) addedAt = options.clock.currentTimeMillisUnsafe()
       message.addedAt = addedAt
+      message.span = reference(message.span)
       ledger.offered += size
       const room = closed ? 0 : capacity - ledger.queued
       if (size <= room) {
