@@ -69,7 +69,7 @@ export const make = Effect.fnUntraced(function* <M extends Message, R extends Ro
         () => (rows.length === 1 ? {} : { "db.operation.batch.size": rows.length }),
         (step) =>
           bounded(
-            step.inside(Effect.suspend(() => definition.write(rows))),
+            Effect.suspend(() => step.inside(definition.write(rows))),
             options.writeTimeout,
             timedOut
           ).pipe(

@@ -63,7 +63,7 @@ export const make = (options: {
           }),
           (step) =>
             bounded(
-              step.inside(Effect.suspend(() => notification.publish(encoded))),
+              Effect.suspend(() => step.inside(notification.publish(encoded))),
               options.timeout || defaultTimeoutMillis,
               () => Exit.die("no answer in time")
             )
