@@ -71,6 +71,22 @@ export const drain = Effect.fnUntraced(function* (batcher: Service) {
   }
 })
 
+/** Adds `count` reports as `addNth` does, never more than there is room for, and writes the rest. */
+export const produceWith = Effect.fnUntraced(function* (
+  batcher: Service,
+  count: number,
+  addNth: (i: number) => Effect.Effect<void>
+) {
+  for (let i = 1; i <= count; i++) {
+    yield* addNth(i - 1)
+    if (i % stride === 0) {
+      do yield* Effect.yieldNow
+      while (!(yield* hasRoom(batcher)))
+    }
+  }
+  yield* drain(batcher)
+})
+
 export const addUnsafe: Contestant = {
   name: "addUnsafe",
   label: "effect-metadata-batcher, addUnsafe",
@@ -96,17 +112,11 @@ export const add: Contestant = {
   label: "effect-metadata-batcher, yield* add",
   open: async (workload, sink) => {
     const { batcher, close } = await open(workload, sink)
-    const produce = Effect.fnUntraced(function* (reports: ReadonlyArray<Report>, count: number) {
-      for (let i = 1; i <= count; i++) {
-        const { agentId, facts } = reportAt(reports, i - 1)
-        yield* batcher.add(agentId, facts)
-        if (i % stride === 0) {
-          do yield* Effect.yieldNow
-          while (!(yield* hasRoom(batcher)))
-        }
-      }
-      yield* drain(batcher)
-    })
-    return { produce: (reports, count) => Effect.runPromise(produce(reports, count)), close }
+    const add = ({ agentId, facts }: Report) => batcher.add(agentId, facts)
+    return {
+      produce: (reports, count) =>
+        Effect.runPromise(produceWith(batcher, count, (i) => add(reportAt(reports, i)))),
+      close
+    }
   }
 }

@@ -10,7 +10,6 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Queue from "effect/Queue"
 import * as Result from "effect/Result"
-import * as Tracer from "effect/Tracer"
 import * as AgentIdChunks from "../../src/AgentIdChunks.ts"
 import * as EmbeddedPostgres from "../../src/app/EmbeddedPostgres.ts"
 import type { MetadataBatch } from "../../src/Metadata.ts"
@@ -23,7 +22,7 @@ import * as ours from "./ours.ts"
 import type { Row } from "./report.ts"
 import { sampleRounds } from "./sample.ts"
 import { ratio, summarize } from "./statistics.ts"
-import { callers, layerTracer } from "./telemetry.ts"
+import { addWithin, callers, layerTracer } from "./telemetry.ts"
 import { factsPerReport, makeReports, type Report, reportAt, stride, w1 } from "./workload.ts"
 
 const labels = {
@@ -144,9 +143,7 @@ const batched = (writeConcurrency: number, traced: boolean) =>
     )
     const produce: Produce = Effect.fnUntraced(function* (reports, count) {
       for (let i = 1; i <= count; i++) {
-        const { agentId, facts } = reportAt(reports, i - 1)
-        const span = spans[(i - 1) % spans.length] as Tracer.AnySpan
-        yield* Effect.provideService(batcher.add(agentId, facts), Tracer.ParentSpan, span)
+        yield* addWithin(batcher, reportAt(reports, i - 1), spans, i - 1)
         if (i % stride === 0) while (!(yield* hasRoom)) yield* Effect.sleep(1)
       }
       yield* ours.drain(batcher)
