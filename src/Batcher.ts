@@ -121,8 +121,8 @@ export interface Accumulator<in M, in out R> {
   readonly fold: (next: () => M | undefined) => Effect.Effect<void>
   readonly take: (max: number) => Effect.Effect<ReadonlyArray<R>>
   readonly restore: (rows: ReadonlyArray<R>) => Effect.Effect<void>
-  /** When the longest waiting row was added; read at scrape time. */
-  readonly oldest: () => number | undefined
+  /** When the longest waiting row was added, those in a write among them; read at scrape time. */
+  readonly oldest: (writing: Iterable<R>) => number | undefined
 }
 
 /**

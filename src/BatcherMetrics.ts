@@ -89,7 +89,7 @@ export interface BatcherMetrics {
   readonly pending: Metric.Gauge<number>
   /** In a write now. */
   readonly inFlight: Metric.Gauge<number>
-  /** Seconds since the longest waiting row was added; 0 when none waits. */
+  /** Seconds for which the longest waiting key has not been written, though updated or tried meanwhile; 0 when none waits. */
   readonly oldestPendingAge: Metric.Gauge<number>
 }
 

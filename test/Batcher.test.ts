@@ -67,7 +67,7 @@ const totals = (ledger: Batcher.Ledger, maxPending: number) =>
           return rows
         }),
       restore: (rows) => Effect.sync(() => rows.forEach(restore)),
-      oldest: () => pending.values().next().value?.origin.addedAt
+      oldest: (writing) => [...writing, ...pending.values()].at(0)?.origin.addedAt
     }
   })
 

@@ -171,7 +171,8 @@ describe("metrics", () => {
         agentapi_metadata_in_flight: ["gauge", "agentapi_metadata_in_flight 2"],
         agentapi_metadata_oldest_pending_age_seconds: [
           "gauge",
-          "agentapi_metadata_oldest_pending_age_seconds 1.5"
+          // Of those in the write, which came a second before the one behind them.
+          "agentapi_metadata_oldest_pending_age_seconds 2.5"
         ]
       })
       yield* second.open
@@ -191,6 +192,31 @@ describe("metrics", () => {
         "histogram",
         ...histogram("agentapi_metadata_batch_utilization", utilization, Array(50).fill(10))
       ])
+    })
+  )
+
+  it.effect("tell how long a key has not been written, updated and tried as it may be meanwhile", () =>
+    Effect.gen(function* () {
+      const { batcher, metrics, until, valueOf, writes } = yield* start({ writeTimeout: "10 seconds" })
+      const age = Effect.map(valueOf(metrics.oldestPendingAge), ({ value }) => value)
+      writes.answer(Effect.never)
+      writes.answerAll(() => Effect.fail(Store.unavailable(new Error("server is shutting down"))))
+      // The first write begins at 5 s and hangs until 15 s; then each is refused.
+      for (let second = 0; second < 60; second++) {
+        yield* batcher.add(agentIdOf(1), [fact("old", "", second)])
+        if (second === 30) yield* batcher.add(agentIdOf(2), [fact("new", "")])
+        yield* until(({ queued }) => queued === 0)
+        yield* TestClock.adjust("1 second")
+        assert.strictEqual(yield* age, second + 1)
+      }
+      assert.isAtLeast(writes.calls.length, 10)
+      writes.answerAll(() => Effect.void)
+      yield* batcher.flush
+      assert.strictEqual(yield* age, 0)
+      yield* batcher.add(agentIdOf(1), [fact("old", "", 60)])
+      yield* until(({ pending }) => pending === 1)
+      yield* TestClock.adjust("2 seconds")
+      assert.strictEqual(yield* age, 2)
     })
   )
 

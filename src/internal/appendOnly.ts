@@ -60,6 +60,12 @@ export const make = (ledger: Ledger, maxPending: number): Effect.Effect<Accumula
           ledger.inFlight -= rows.length
           ledger.pending += rows.length
         }),
-      oldest: () => pending.head?.array[pending.head.offset]?.origin.addedAt
+      oldest: (writing) => {
+        let oldest = pending.head?.array[pending.head.offset]?.origin.addedAt
+        for (const { origin } of writing) {
+          if (oldest === undefined || origin.addedAt < oldest) oldest = origin.addedAt
+        }
+        return oldest
+      }
     }
   })

@@ -35,7 +35,9 @@ const build = Effect.fnUntraced(function* <M extends Message, R extends Row<M>>(
     kind: definition.kind,
     batchSizeBoundaries: definition.defaults.batchSizeBoundaries
   })
-  const meters = yield* Meters.make({ metrics, ledger, clock, oldest: accumulator.oldest })
+  const writing = new Set<ReadonlyArray<R>>()
+  const oldest = () => accumulator.oldest(Array.from(writing).flat())
+  const meters = yield* Meters.make({ metrics, ledger, clock, oldest })
   const intake = yield* Intake.make({ definition, capacity: options.capacity, ledger, meters, clock })
   const outage = Outage.make(clock, ledger)
   let closing = false
@@ -76,6 +78,7 @@ const build = Effect.fnUntraced(function* <M extends Message, R extends Row<M>>(
     options,
     ledger,
     accumulator,
+    writing,
     meters,
     outage,
     clock

@@ -45,11 +45,13 @@ export const make = Effect.fnUntraced(function* <M extends Message, R extends Ro
   readonly options: Resolved
   readonly ledger: Ledger
   readonly accumulator: Accumulator<M, R>
+  /** The batches in a write. */
+  readonly writing: Set<ReadonlyArray<R>>
   readonly meters: Meters
   readonly outage: Outage
   readonly clock: Clock.Clock
 }): Effect.fn.Return<Flusher> {
-  const { accumulator, clock, definition, ledger, meters, options, outage } = engine
+  const { accumulator, clock, definition, ledger, meters, options, outage, writing } = engine
   const permits = yield* Semaphore.make(options.writeConcurrency)
   const discardLog = throttledLog.make(clock)
   const publish = Publisher.make({ definition, meters, clock, timeout: options.writeTimeout })
@@ -142,12 +144,13 @@ export const make = Effect.fnUntraced(function* <M extends Message, R extends Ro
       isolate.writeIsolating(writeUnder(flush), ...suspects.split(rows)),
       (outcome) => Effect.as(settle(outcome, flush), outcome)
     ).pipe(
-      Effect.onExit((exit) =>
-        Effect.andThen(
+      Effect.onExit((exit) => {
+        writing.delete(rows)
+        return Effect.andThen(
           permits.release(1),
           afterWrite(exit._tag === "Success" && exit.value.failure === undefined ? "written" : "failed")
         )
-      )
+      })
     )
     const rowsByAgent = countByAgent(written)
     span.annotate(() => ({
@@ -185,6 +188,7 @@ export const make = Effect.fnUntraced(function* <M extends Message, R extends Ro
         yield* afterWrite("empty")
         return
       }
+      writing.add(rows)
       const supersededBefore = superseded
       superseded = ledger.superseded
       yield* flushSpan

@@ -14,18 +14,23 @@ export interface Report extends Message {
   readonly facts: ReadonlyArray<Metadata>
 }
 
+/** When reports came, shared by all that came then: a number of its own would cost each row an allocation. */
+interface Arrival {
+  readonly at: number
+}
+
 /** A fact waiting to be written, with the report that brought it. Replaced in place by newer ones, until it is taken. */
 export interface Row {
   origin: Report
   fact: Metadata
+  /** Since when its key has waited to be written, whatever replaced it meanwhile. */
+  since: Arrival
 }
 
 /** The waiting rows of one agent. */
 interface Bucket {
   readonly agentId: AgentId
   readonly keyed: KeyedRows<Row>
-  /** Since when the agent has had something to write. */
-  readonly since: number
 }
 
 type Buckets = HashMap.HashMap<AgentId, Bucket>
@@ -46,23 +51,26 @@ export const make = Effect.fnUntraced(function* (
   const bucketOf = (buckets: Buckets, agentId: AgentId): Bucket | undefined =>
     Option.getOrUndefined(HashMap.get(buckets, agentId))
 
-  const addBucket = (buckets: Buckets, agentId: AgentId, since: number): Bucket => {
-    const bucket: Bucket = { agentId, keyed: new KeyedRows(), since }
+  const addBucket = (buckets: Buckets, agentId: AgentId): Bucket => {
+    const bucket: Bucket = { agentId, keyed: new KeyedRows() }
     HashMap.set(buckets, agentId, bucket)
     MutableList.append(order, bucket)
     return bucket
   }
 
+  let arrival: Arrival = { at: 0 }
+
   const foldReport = (buckets: Buckets, report: Report): void => {
     const { agentId, facts, size } = report
     const room = maxPending - ledger.pending - ledger.inFlight
-    const bucket =
-      bucketOf(buckets, agentId) ?? (room > 0 ? addBucket(buckets, agentId, report.addedAt) : undefined)
+    const bucket = bucketOf(buckets, agentId) ?? (room > 0 ? addBucket(buckets, agentId) : undefined)
     if (bucket === undefined) {
       ledger.dropped += size
       return
     }
     const { keyed } = bucket
+    if (arrival.at !== report.addedAt) arrival = { at: report.addedAt }
+    const since = arrival
     let added = 0
     let superseded = 0
     let dropped = 0
@@ -79,7 +87,7 @@ export const make = Effect.fnUntraced(function* (
           }
           superseded += 1
         } else if (added < room) {
-          keyed.add({ origin: report, fact })
+          keyed.add({ origin: report, fact, since })
           added += 1
         } else {
           dropped += 1
@@ -95,8 +103,8 @@ export const make = Effect.fnUntraced(function* (
   }
 
   const restoreRow = (buckets: Buckets, row: Row): void => {
-    const { addedAt, agentId } = row.origin
-    const { keyed } = bucketOf(buckets, agentId) ?? addBucket(buckets, agentId, addedAt)
+    const { agentId } = row.origin
+    const { keyed } = bucketOf(buckets, agentId) ?? addBucket(buckets, agentId)
     const newer = keyed.get(row.fact.key, 0)
     ledger.inFlight -= 1
     if (newer === undefined) {
@@ -105,6 +113,7 @@ export const make = Effect.fnUntraced(function* (
       return
     }
     ledger.superseded += 1
+    newer.since = row.since
     // What came during the write is the later add: it wins when the times are equal.
     if (row.fact.collectedAt.epochMilliseconds > newer.fact.collectedAt.epochMilliseconds) {
       newer.fact = row.fact
@@ -148,14 +157,20 @@ export const make = Effect.fnUntraced(function* (
         })
       ),
 
-    oldest: () => {
-      let oldest: number | undefined
-      for (const { keyed, since } of HashMap.values(Ref.getUnsafe(pending))) {
-        if (keyed.rows.length > 0 && (oldest === undefined || since < oldest)) oldest = since
+    oldest: (writing) => {
+      let oldest = oldestOf(writing)
+      for (const { keyed } of HashMap.values(Ref.getUnsafe(pending))) {
+        oldest = Math.min(oldest, oldestOf(keyed.rows))
       }
-      return oldest
+      return oldest === Number.POSITIVE_INFINITY ? undefined : oldest
     }
   }
 })
+
+const oldestOf = (rows: Iterable<Row>): number => {
+  let oldest = Number.POSITIVE_INFINITY
+  for (const { since } of rows) if (since.at < oldest) oldest = since.at
+  return oldest
+}
 
 const first = <A>(list: MutableList.MutableList<A>): A | undefined => list.head?.array[list.head.offset]
