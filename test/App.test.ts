@@ -1,5 +1,5 @@
 /** The runnable as a user runs it: a process of its own, with real signals and its own PostgreSQL. */
-import { createServer } from "node:http"
+import { createServer, type ServerResponse } from "node:http"
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import { assert, it, layer } from "@effect/vitest"
 import * as Effect from "effect/Effect"
@@ -66,32 +66,39 @@ const assertNothingLost = ({ exitCode, numbers, output }: Result) => {
 
 const notified = /written [1-9].* notifications [1-9]/
 
+const accept = (response: ServerResponse) => response.setHeader("content-type", "application/json").end("{}")
+
 /** Takes what OTLP exporters send over HTTP as JSON. */
-const collector = Effect.acquireRelease(
-  Effect.promise(
-    () =>
-      new Promise<{ readonly url: string; readonly bodies: Array<string>; readonly close: () => void }>(
-        (resolve) => {
-          const bodies: Array<string> = []
-          const server = createServer((request, response) => {
-            let body = ""
-            request.setEncoding("utf8")
-            request.on("data", (chunk: string) => (body += chunk))
-            request.on("end", () => {
-              bodies.push(body)
-              response.setHeader("content-type", "application/json").end("{}")
+const collector = (answer: (response: ServerResponse) => unknown = accept) =>
+  Effect.acquireRelease(
+    Effect.promise(
+      () =>
+        new Promise<{ readonly url: string; readonly bodies: Array<string>; readonly close: () => void }>(
+          (resolve) => {
+            const bodies: Array<string> = []
+            const server = createServer((request, response) => {
+              let body = ""
+              request.setEncoding("utf8")
+              request.on("data", (chunk: string) => (body += chunk))
+              request.on("end", () => {
+                bodies.push(body)
+                answer(response)
+              })
             })
-          })
-          server.listen(0, "127.0.0.1", () => {
-            const address = server.address()
-            const port = typeof address === "object" ? address?.port : undefined
-            resolve({ url: `http://127.0.0.1:${port}`, bodies, close: () => server.close() })
-          })
-        }
-      )
-  ),
-  (server) => Effect.sync(server.close)
-)
+            server.listen(0, "127.0.0.1", () => {
+              const address = server.address()
+              const port = typeof address === "object" ? address?.port : undefined
+              const close = () => {
+                server.closeAllConnections()
+                server.close()
+              }
+              resolve({ url: `http://127.0.0.1:${port}`, bodies, close })
+            })
+          }
+        )
+    ),
+    (server) => Effect.sync(server.close)
+  )
 
 interface Span {
   readonly name: string
@@ -126,7 +133,7 @@ it.live(
   "writes, notifies and serves metrics until SIGTERM, and then accounts for everything",
   () =>
     Effect.gen(function* () {
-      const { bodies, url } = yield* collector
+      const { bodies, url } = yield* collector()
       let metricsUrl = ""
       let metrics = ""
       const result = yield* run({
@@ -206,6 +213,55 @@ it.live(
       assert.deepStrictEqual(result.numbers("+ dropped"), [0, 0])
       assert.isAbove(result.numbers("+ superseded")[0] ?? 0, 0)
     }).pipe(Effect.provide(NodeServices.layer)),
+  concurrent
+)
+
+it.live(
+  "says what telemetry it could not deliver, and ends as well as without",
+  () =>
+    Effect.gen(function* () {
+      const refusing = yield* collector((response) => response.writeHead(401).end("no"))
+      const silent = yield* collector(() => {})
+      const brief = [...small, "--duration", "1s"]
+      const [refused, unanswered] = yield* Effect.all(
+        [
+          run({
+            arguments: brief,
+            environment: {
+              OTEL_EXPORTER_OTLP_ENDPOINT: refusing.url,
+              OTEL_EXPORTER_OTLP_PROTOCOL: "grpc",
+              OTEL_METRIC_EXPORT_INTERVAL: "soon",
+              OTEL_METRIC_EXPORT_TIMEOUT: "0",
+              OTEL_TRACES_EXPORTER: "otlp,zipkin",
+              OTEL_RESOURCE_ATTRIBUTES: "my.service.name=z,service.instance.id=replica%201"
+            }
+          }),
+          run({ arguments: brief, environment: { OTEL_EXPORTER_OTLP_ENDPOINT: silent.url } })
+        ],
+        { concurrency: "unbounded" }
+      )
+      assertNothingLost(refused)
+      for (const warning of [
+        "OpenTelemetry: the last spans could not be delivered: Unauthorized",
+        'OTEL_EXPORTER_OTLP_PROTOCOL: expected http/json, which is what is sent, not "grpc"',
+        'OTEL_METRIC_EXPORT_INTERVAL: expected a whole number of milliseconds, not "soon"',
+        'OTEL_METRIC_EXPORT_TIMEOUT: expected a whole number of milliseconds, not "0"',
+        'OTEL_TRACES_EXPORTER: expected otlp, console or none, not "zipkin"'
+      ]) {
+        assert.include(refused.output, `WARN ${warning}`)
+      }
+      const [body = ""] = refusing.bodies
+      assert.include(body, '{"key":"service.name","value":{"stringValue":"effect-metadata-batcher"}}')
+      assert.include(body, '{"key":"service.instance.id","value":{"stringValue":"replica 1"}}')
+
+      assertNothingLost(unanswered)
+      for (const signal of ["spans", "metrics"]) {
+        assert.include(
+          unanswered.output,
+          `WARN OpenTelemetry: the last ${signal} could not be delivered: no answer within 3 s`
+        )
+      }
+    }).pipe(Effect.scoped, Effect.provide(NodeServices.layer)),
   concurrent
 )
 

@@ -20,36 +20,74 @@ import {
   SimpleSpanProcessor,
   type SpanProcessor
 } from "@opentelemetry/sdk-trace-base"
-import * as Config from "effect/Config"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import type { Exporter } from "./Telemetry.ts"
+import type { Exporter, Settings } from "./Telemetry.ts"
 
-const serviceName = "effect-metadata-batcher"
+/** How long the end of the program waits for the last of its telemetry to arrive, as OpenTelemetry's layer does. */
+const deliveryMillis = 3_000
 
-const spanProcessor = (exporter: Exporter): SpanProcessor | undefined => {
-  if (exporter === "none") return undefined
-  return exporter === "otlp"
-    ? new BatchSpanProcessor(new OTLPTraceExporter())
-    : new SimpleSpanProcessor(new ConsoleSpanExporter())
+/**
+ * Tells when the last of a signal could not be delivered, and lets the program
+ * end all the same: `NodeSdk` takes a refusal for a defect, and gives up in
+ * silence on a receiver that does not answer.
+ */
+const tellUndelivered = (
+  signal: string,
+  target: { forceFlush(): Promise<void>; shutdown(): Promise<void> }
+): void => {
+  let undelivered = false
+  for (const method of ["forceFlush", "shutdown"] as const) {
+    const end = target[method].bind(target)
+    target[method] = async () => {
+      const ended = end()
+      if (undelivered) {
+        ended.catch(() => {})
+        return
+      }
+      const timeout = Promise.withResolvers<never>()
+      const timer = setTimeout(
+        () => timeout.reject(new Error(`no answer within ${deliveryMillis / 1000} s`)),
+        deliveryMillis
+      )
+      await Promise.race([ended, timeout.promise]).catch((error: unknown) => {
+        undelivered = true
+        diag.warn(`the last ${signal} could not be delivered`, messageOf(error))
+      })
+      clearTimeout(timer)
+    }
+  }
 }
 
-const metricReader = Effect.fnUntraced(function* (
-  exporter: Exporter
-): Effect.fn.Return<MetricReader | undefined, Config.ConfigError> {
-  if (exporter === "none") return undefined
-  const exportIntervalMillis = yield* Config.withDefault(Config.Int("OTEL_METRIC_EXPORT_INTERVAL"), 60_000)
-  const timeout = yield* Config.withDefault(Config.Int("OTEL_METRIC_EXPORT_TIMEOUT"), 30_000)
-  return new PeriodicExportingMetricReader({
-    exporter: exporter === "otlp" ? new OTLPMetricExporter() : new ConsoleMetricExporter(),
-    exportIntervalMillis,
-    exportTimeoutMillis: Math.min(timeout, exportIntervalMillis)
-  })
-})
+const spanProcessor = (exporter: Exporter): SpanProcessor => {
+  if (exporter === "console") return new SimpleSpanProcessor(new ConsoleSpanExporter())
+  const processor = new BatchSpanProcessor(new OTLPTraceExporter())
+  tellUndelivered("spans", processor)
+  return processor
+}
 
-// An exporter's error comes as JSON with its stack trace.
-const describe = (part: unknown): unknown =>
-  (typeof part === "string" ? /"message":"([^"]*)"/.exec(part)?.[1] : undefined) ?? part
+const metricReader = (exporter: Exporter, settings: Settings): MetricReader => {
+  const reader = new PeriodicExportingMetricReader({
+    exporter: exporter === "otlp" ? new OTLPMetricExporter() : new ConsoleMetricExporter(),
+    exportIntervalMillis: settings.metricExportIntervalMillis,
+    exportTimeoutMillis: Math.min(settings.metricExportTimeoutMillis, settings.metricExportIntervalMillis)
+  })
+  if (exporter === "otlp") tellUndelivered("metrics", reader)
+  return reader
+}
+
+/** An exporter's error comes as JSON with its stack trace, or several of them as a list. */
+const messageOf = (part: unknown): unknown => {
+  if (Array.isArray(part)) return messageOf(part[0])
+  if (part instanceof Error) return part.message
+  if (typeof part !== "string" || !/^[[{]/.test(part)) return part
+  try {
+    const { message = part } = JSON.parse(part)
+    return message
+  } catch {
+    return part
+  }
+}
 
 // What the exporters have to say, that nothing answers at their endpoint for
 // one, is said as everything else.
@@ -57,7 +95,7 @@ const layerDiagnostics = Layer.effectDiscard(
   Effect.gen(function* () {
     const runFork = Effect.runForkWith(yield* Effect.context<never>())
     const warn = (...parts: ReadonlyArray<unknown>) => {
-      runFork(Effect.logWarning("OpenTelemetry", ...parts.map(describe)))
+      runFork(Effect.logWarning("OpenTelemetry", ...parts.map(messageOf)))
     }
     const ignore = () => {}
     diag.setLogger(
@@ -71,22 +109,18 @@ const layerDiagnostics = Layer.effectDiscard(
  * @category layers
  * @since 0.1.0
  */
-export const layer = (exporters: {
-  readonly traces: Exporter
-  readonly metrics: Exporter
-}): Layer.Layer<never, Config.ConfigError> =>
+export const layer = (settings: Settings): Layer.Layer<never> =>
   Layer.merge(
     layerDiagnostics,
-    NodeSdk.layer(
-      Effect.gen(function* () {
-        const isNamed =
-          (yield* Config.withDefault(Config.String("OTEL_SERVICE_NAME"), "")) !== "" ||
-          (yield* Config.withDefault(Config.String("OTEL_RESOURCE_ATTRIBUTES"), "")).includes("service.name=")
-        return {
-          resource: isNamed ? undefined : { serviceName },
-          spanProcessor: spanProcessor(exporters.traces),
-          metricReader: yield* metricReader(exporters.metrics)
-        }
-      })
-    )
+    NodeSdk.layer(() => ({
+      resource: {
+        serviceName: settings.serviceName,
+        attributes: { "service.instance.id": settings.serviceInstanceId }
+      },
+      spanProcessor: settings.traces.map(spanProcessor),
+      metricReader: settings.metrics.map((exporter) => metricReader(exporter, settings)),
+      metricTemporality: settings.metricTemporality,
+      // For the flush and the shutdown after it.
+      shutdownTimeout: 2 * deliveryMillis
+    }))
   )

@@ -8,6 +8,7 @@ import * as CliError from "effect/cli/CliError"
 const explain = (error: Error): string => {
   if (!(error.cause instanceof Error)) return error.message
   const cause = explain(error.cause)
+  if (error.message === "") return cause
   return error.message.endsWith(cause) ? error.message : `${error.message}: ${cause}`
 }
 
