@@ -2,6 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
 import * as Metric from "effect/Metric"
 import * as PrometheusMetrics from "effect/observability/PrometheusMetrics"
 import * as TestClock from "effect/testing/TestClock"
@@ -192,6 +193,29 @@ describe("metrics", () => {
         "histogram",
         ...histogram("agentapi_metadata_batch_utilization", utilization, Array(50).fill(10))
       ])
+    })
+  )
+
+  it.effect("count a batch that was written though its notification never ended, and that as failed", () =>
+    Effect.gen(function* () {
+      const { batcher, close, logs, metrics, publishes, until, valueOf } = yield* start({
+        shutdownTimeout: "2 seconds"
+      })
+      publishes.answer(Effect.never)
+      yield* batcher.add(agentIdOf(1), facts(3))
+      yield* TestClock.adjust("5 seconds")
+      yield* until(({ written }) => written === 3)
+      const closed = yield* Effect.forkChild(close, { startImmediately: true })
+      yield* TestClock.adjust("2 seconds")
+      yield* Fiber.join(closed)
+      const batches = Metric.withAttributes(metrics.batches, { reason: "scheduled" })
+      assert.strictEqual((yield* valueOf(batches)).count, 1)
+      assert.strictEqual((yield* valueOf(metrics.batchSize)).count, 1)
+      assert.strictEqual((yield* valueOf(metrics.publishErrors)).count, 1)
+      assert.deepInclude((yield* logs.next("Warn")).annotations, {
+        count: 1,
+        error: "the batcher closed before it was published"
+      })
     })
   )
 

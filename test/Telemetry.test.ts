@@ -139,11 +139,12 @@ describe("the spans of a flush", () => {
             from: [5, 40_000_000],
             to: [5, 42_000_000],
             status: { code: SpanStatusCode.OK },
+            // A single message is no batch, say the conventions.
             attributes: {
+              "messaging.system": "pubsub",
               "messaging.operation.name": "publish",
               "messaging.operation.type": "send",
-              "messaging.destination.name": "workspace_agent_metadata_batch",
-              "messaging.batch.message_count": 1
+              "messaging.destination.name": "workspace_agent_metadata_batch"
             }
           }
         ])
@@ -261,6 +262,24 @@ describe("the spans of a flush", () => {
   )
 
   it.effect(
+    "say when the store refused all of it",
+    withSpans((spans) =>
+      Effect.gen(function* () {
+        const { batcher, writes } = yield* start()
+        writes.answer(Effect.fail(Store.rejected(new Error("invalid"), [0])))
+        yield* batcher.add(agentIdOf(1), facts(1))
+        yield* batcher.flush
+        const [root] = spans.named("MetadataBatcher.flush")
+        assert.deepInclude(root?.attributes, {
+          "batcher.flush.outcome": "discarded",
+          "batcher.rows.written": 0,
+          "batcher.rows.discarded": 1
+        })
+      })
+    )
+  )
+
+  it.effect(
     "say when the close did not wait for the write any longer",
     withSpans((spans) =>
       Effect.gen(function* () {
@@ -274,7 +293,11 @@ describe("the spans of a flush", () => {
         const [root] = spans.named("MetadataBatcher.flush")
         assert.deepInclude(root?.attributes, {
           "batcher.flush.reason": "shutdown",
-          "batcher.flush.outcome": "abandoned"
+          "batcher.flush.outcome": "abandoned",
+          "batcher.batch.agents": 1,
+          "batcher.rows.written": 0,
+          "batcher.rows.discarded": 3,
+          "batcher.rows.requeued": 0
         })
         assert.deepStrictEqual(root?.endTime, [2, 0])
       })
@@ -290,9 +313,24 @@ describe("the spans of a flush", () => {
         yield* batcher.add(agentIdOf(1), facts(3))
         yield* batcher.flush
         assert.strictEqual(spans.named("MetadataBatcher.flush")[0]?.status.code, SpanStatusCode.OK)
-        const { code, message } = spans.named("MetadataBatcher.publish")[0]?.status ?? {}
+        const [publish] = spans.named("MetadataBatcher.publish")
+        const { code, message } = publish?.status ?? {}
         assert.strictEqual(code, SpanStatusCode.ERROR)
         assert.include(message, "no connection")
+        assert.strictEqual(publish?.attributes["error.type"], "Unavailable")
+      })
+    )
+  )
+
+  it.effect(
+    "count the messages of a notification that needs several",
+    withSpans((spans) =>
+      Effect.gen(function* () {
+        const { batcher } = yield* start()
+        for (let agent = 0; agent < 364; agent++) yield* batcher.add(agentIdOf(agent), facts(1))
+        yield* batcher.flush
+        const [publish] = spans.named("MetadataBatcher.publish")
+        assert.strictEqual(publish?.attributes["messaging.batch.message_count"], 2)
       })
     )
   )

@@ -105,6 +105,7 @@ export const root = <A, E>(
 export const describe = (flush: {
   readonly reason: Reason
   readonly rows: ReadonlyArray<Row<Message>>
+  readonly agents: number
   readonly attempt: number
   /** Records superseded since the flush before this one. */
   readonly superseded: number
@@ -133,9 +134,13 @@ export const describe = (flush: {
     attributes: {
       "batcher.flush.reason": flush.reason,
       "batcher.flush.attempt": flush.attempt,
-      // Until it comes to another one.
+      // The outcome, until it comes to another one.
       "batcher.flush.outcome": "abandoned",
+      "batcher.rows.written": 0,
+      "batcher.rows.discarded": rows.length,
+      "batcher.rows.requeued": 0,
       "batcher.batch.size": rows.length,
+      "batcher.batch.agents": flush.agents,
       "batcher.queue_wait.oldest_ms": now - oldest,
       "batcher.queue_wait.mean_ms": now - sum / rows.length,
       "batcher.rows.superseded": flush.superseded,

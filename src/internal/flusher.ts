@@ -115,7 +115,8 @@ export const make = Effect.fnUntraced(function* <M extends Message, R extends Ro
     if (back.length > 0) yield* accumulator.restore(back)
     remember(outcome)
     flush.span.annotate(() => ({
-      "batcher.flush.outcome": failure === undefined ? "written" : requeues ? "requeued" : "discarded",
+      "batcher.flush.outcome":
+        failure === undefined && written.length > 0 ? "written" : back.length > 0 ? "requeued" : "discarded",
       "batcher.rows.written": written.length,
       "batcher.rows.discarded": discarded,
       "batcher.rows.requeued": back.length,
@@ -131,6 +132,7 @@ export const make = Effect.fnUntraced(function* <M extends Message, R extends Ro
 
   const writeAndPublish = Effect.fnUntraced(function* (
     rows: ReadonlyArray<R>,
+    allByAgent: () => ReadonlyMap<string, number>,
     reason: Reason,
     afterWrite: (outcome: Outcome) => Effect.Effect<unknown>,
     span: flushSpan.Handle
@@ -152,14 +154,16 @@ export const make = Effect.fnUntraced(function* <M extends Message, R extends Ro
         )
       })
     )
-    const rowsByAgent = countByAgent(written)
-    span.annotate(() => ({
-      "batcher.batch.agents": (written.length === rows.length ? rowsByAgent : countByAgent(rows)).size
-    }))
     meters.catchUp()
     if (written.length > 0) {
-      yield* publish(Array.from(rowsByAgent.keys()), flush)
-      meters.flushed(reason, rowsByAgent, written.length, (clock.currentTimeMillisUnsafe() - start) / 1000)
+      const rowsByAgent = written.length === rows.length ? allByAgent() : countByAgent(written)
+      yield* Effect.ensuring(
+        publish(Array.from(rowsByAgent.keys()), flush),
+        Effect.sync(() => {
+          const seconds = (clock.currentTimeMillisUnsafe() - start) / 1000
+          meters.flushed(reason, rowsByAgent, written.length, seconds)
+        })
+      )
       if (yield* LogLevel.isEnabled("Debug")) {
         yield* flush.log(Effect.logDebug(`flushed ${written.length} rows`))
       }
@@ -191,6 +195,11 @@ export const make = Effect.fnUntraced(function* <M extends Message, R extends Ro
       writing.add(rows)
       const supersededBefore = superseded
       superseded = ledger.superseded
+      let byAgent: ReadonlyMap<string, number> | undefined
+      const allByAgent = () => {
+        byAgent ??= countByAgent(rows)
+        return byAgent
+      }
       yield* flushSpan
         .root(
           `${definition.name}.flush`,
@@ -198,11 +207,12 @@ export const make = Effect.fnUntraced(function* <M extends Message, R extends Ro
             flushSpan.describe({
               reason,
               rows,
+              agents: allByAgent().size,
               attempt: outage.attempts() + 1,
               superseded: ledger.superseded - supersededBefore,
               now: clock.currentTimeMillisUnsafe()
             }),
-          (span) => writeAndPublish(rows, reason, afterWrite, span)
+          (span) => writeAndPublish(rows, allByAgent, reason, afterWrite, span)
         )
         .pipe(Effect.ignore)
     }),

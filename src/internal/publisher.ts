@@ -3,6 +3,7 @@ import type * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type { Definition } from "../Batcher.ts"
+import { unavailable } from "../Pubsub.ts"
 import { bounded } from "./bounded.ts"
 import type { Flush } from "./flushSpan.ts"
 import { innermostMessage } from "./innermostMessage.ts"
@@ -56,18 +57,27 @@ export const make = (options: {
           // A notification carries no context, so nobody's span can have this one for parent: no producer.
           "client",
           () => ({
+            "messaging.system": "pubsub",
             "messaging.operation.name": "publish",
             "messaging.operation.type": "send",
             "messaging.destination.name": notification.channel,
-            "messaging.batch.message_count": encoded.length
+            ...(encoded.length > 1 && { "messaging.batch.message_count": encoded.length })
           }),
           (step) =>
             bounded(
               Effect.suspend(() => step.inside(notification.publish(encoded))),
               options.timeout || defaultTimeoutMillis,
-              () => Exit.die("no answer in time")
+              () => Exit.fail(unavailable(new Error("no answer in time")))
+            ).pipe(
+              Effect.catchDefect((defect) => Effect.fail(unavailable(defect))),
+              Effect.tapError(({ reason }) =>
+                Effect.sync(() => step.annotate(() => ({ "error.type": reason._tag })))
+              )
             )
         )
-      return Effect.catchCause(publish, (cause) => failed(Cause.squash(cause)))
+      return publish.pipe(
+        Effect.catchCause((cause) => failed(Cause.squash(cause))),
+        Effect.onInterrupt(() => failed("the batcher closed before it was published"))
+      )
     })
 }
