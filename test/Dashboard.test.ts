@@ -50,13 +50,16 @@ const exported: Effect.Effect<Exported> = Effect.gen(function* () {
 // Prometheus itself adds these to every series it scrapes.
 const scraped = ["job", "instance"]
 
+// Exporters of OTLP leave the unit among the attributes of what they send.
+const added = [...scraped, "unit"]
+
 /** The series an expression asks for; fails where it asks for what is not exported. */
 const check = (expression: string, series: Exported): ReadonlyArray<string> => {
   const of = `in ${expression}`
   // Strings hold what is no name.
   const matchers = [...expression.matchAll(/(\w+)\s*(=~|!~|!=|=)\s*"([^"]*)"/g)]
   const bare = expression.replaceAll(/"[^"]*"/g, '""')
-  const words = bare.replaceAll(/\{[^}]*\}|\[[^\]]*\]|\b(?:by|without)\s*\([^)]*\)/g, " ")
+  const words = bare.replaceAll(/\{[^}]*\}|\[[^\]]*\]|\b(?:by|without|on|ignoring)\s*\([^)]*\)/g, " ")
   const names = [...words.matchAll(/\b(?!(?:and|or|unless)\b)[a-z_]\w*\b(?!\s*\()/gi)].map(([name]) => name)
   assert.isNotEmpty(names, of)
   for (const name of names) assert.isTrue(series.has(name), `${name} ${of}`)
@@ -66,12 +69,12 @@ const check = (expression: string, series: Exported): ReadonlyArray<string> => {
   const valuesOf = (label: string) => names.flatMap((name) => [...(series.get(name)?.get(label) ?? [])])
   for (const [, label = "", operator, value = ""] of matchers) {
     if (scraped.includes(label)) continue
-    assert.strictEqual(operator, "=", of)
+    assert.include(["=", "!="], operator, of)
     assert.include(valuesOf(label), value, of)
   }
   const grouped = [...bare.matchAll(/\b(?:by|without|on|ignoring)\s*\(([^)]*)\)/g)]
   for (const label of grouped.flatMap(([, list = ""]) => list.split(",").map((label) => label.trim()))) {
-    if (!scraped.includes(label)) assert.isNotEmpty(valuesOf(label), `${label} ${of}`)
+    if (!added.includes(label)) assert.isNotEmpty(valuesOf(label), `${label} ${of}`)
   }
   return names
 }
@@ -86,6 +89,12 @@ const Dashboard = Schema.Struct({
     Schema.Struct({
       id: Schema.Number,
       title: Schema.String,
+      fieldConfig: Schema.Struct({
+        defaults: Schema.Struct({
+          thresholds: Schema.optional(Schema.Struct({ steps: Schema.Array(Schema.Unknown) }))
+        })
+      }),
+      options: Schema.Struct({ colorMode: Schema.optional(Schema.String) }),
       targets: Schema.Array(Schema.Struct({ expr: Schema.String, legendFormat: Schema.String }))
     })
   )
@@ -136,6 +145,13 @@ describe("the dashboard", () => {
     )
   }
 
+  it("colours nothing by thresholds that it does not set: Grafana's own are red from 80 on", () => {
+    for (const { fieldConfig, options, title } of dashboard.panels) {
+      if (options.colorMode === undefined || options.colorMode === "none") continue
+      assert.isDefined(fieldConfig.defaults.thresholds, title)
+    }
+  })
+
   it.effect("asks for its variables where they are, and names each panel once", () =>
     Effect.gen(function* () {
       const series = yield* exported
@@ -178,6 +194,22 @@ describe("the alert rules", () => {
     })
   )
 
+  it.effect("match metrics of different units whether or not the unit is a label", () =>
+    Effect.gen(function* () {
+      const series = yield* exported
+      for (const { alert, expr } of groups.flatMap(({ rules }) => rules)) {
+        const [left = "", right] = expr.split(" and ")
+        if (right !== undefined) assert.match(right, /^ignoring \(unit\) /, alert)
+        if (/\breason\b/.test(left)) {
+          assert.match(left, /^sum without \(reason, unit\) /, alert)
+        } else {
+          // Nothing is summed that exists in several series.
+          for (const name of check(left, series)) assert.isFalse(series.get(name)?.has("reason"), alert)
+        }
+      }
+    })
+  )
+
   it.effect("tell of every way in which rows get lost or late", () =>
     Effect.gen(function* () {
       const series = yield* exported
@@ -190,7 +222,8 @@ describe("the alert rules", () => {
         "batches_total",
         "pending_keys",
         "write_failures_total",
-        "in_flight"
+        "in_flight",
+        "queue_depth"
       ]
       assert.sameMembers(
         [...watched(0)],
