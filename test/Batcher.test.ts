@@ -188,31 +188,50 @@ describe("Batcher", () => {
     })
   )
 
-  it.effect("an accumulator that throws does not end it", () =>
-    Effect.gen(function* () {
-      const table = makeTable()
-      let broken = true
-      const batcher = yield* Batcher.make<Clicks, Total>({
-        name: "ClickCounter",
-        kind: "clicks",
-        defaults: { maxBatchSize: 3, interval: "1 second", flushAtShare: 1 },
-        accumulator: (ledger, maxPending) =>
-          Effect.map(totals(ledger, maxPending), (accumulator) => ({
-            ...accumulator,
-            fold: (next) => (broken ? Effect.die(new TypeError("a bug")) : accumulator.fold(next))
-          })),
-        write: table.write,
-        truncate: (clicks, size) => ({ ...clicks, size }),
-        agentOf: ({ page }) => page,
-        keyOf: ({ origin }) => origin.page
+  for (const throwing of ["fold", "take", "agentOf", "write"] as const) {
+    it.effect(`a ${throwing} that throws does not end it`, () =>
+      Effect.gen(function* () {
+        const table = makeTable()
+        let broken = true
+        const bug =
+          <Args extends ReadonlyArray<unknown>, A>(name: string, run: (...args: Args) => A) =>
+          (...args: Args): A => {
+            if (broken && name === throwing) throw new TypeError("a bug")
+            return run(...args)
+          }
+        const batcher = yield* Batcher.make<Clicks, Total>({
+          name: "ClickCounter",
+          kind: "clicks",
+          defaults: { maxBatchSize: 3, interval: "1 second", flushAtShare: 1 },
+          accumulator: (ledger, maxPending) =>
+            Effect.map(totals(ledger, maxPending), ({ fold, oldest, restore, take }) => ({
+              fold: (next) => Effect.suspend(() => bug("fold", fold)(next)),
+              take: (max) => Effect.suspend(() => bug("take", take)(max)),
+              restore,
+              oldest
+            })),
+          write: bug("write", table.write),
+          truncate: (clicks, size) => ({ ...clicks, size }),
+          agentOf: bug("agentOf", ({ page }) => page),
+          keyOf: ({ origin }) => origin.page
+        })
+        const click = (page: string) => batcher.offerUnsafe({ page, size: 1, addedAt: 0, span: undefined })
+        // Enough for a flush at capacity; then one that is awaited, and one on schedule.
+        for (const page of ["/a", "/b", "/c"]) click(page)
+        yield* batcher.flush
+        yield* TestClock.adjust("1 second")
+        yield* assertAddsUp(yield* batcher.accounting)
+        broken = false
+        click("/d")
+        yield* TestClock.adjust("1 second")
+        yield* batcher.flush
+        assert.sameMembers([...table.clicks.keys()], ["/a", "/b", "/c", "/d"])
+        const account = yield* batcher.accounting
+        yield* assertAddsUp(account)
+        assert.deepInclude(account, { pending: 0, inFlight: 0 })
       })
-      batcher.offerUnsafe({ page: "/", size: 1, addedAt: 0, span: undefined })
-      yield* batcher.flush
-      broken = false
-      yield* TestClock.adjust("1 second")
-      assert.deepStrictEqual(table.clicks, new Map([["/", 1]]))
-    })
-  )
+    )
+  }
 })
 
 const shopMetrics = {

@@ -47,17 +47,20 @@ export interface Flush {
   readonly log: (line: Effect.Effect<void>) => Effect.Effect<void>
 }
 
-const untraced: Handle = {
+const noSpan: Handle = {
   inside: identity,
   annotate: () => {},
-  step: (_name, _kind, _attributes, run) => run(untraced),
+  step: (_name, _kind, _attributes, run) => run(noSpan),
   ids: undefined
 }
+
+/** A flush that has no span, or lost it. */
+export const untraced: Flush = { span: noSpan, log: identity }
 
 /** A span that nobody will see is still the parent of what the store does, lest that be sampled on its own. */
 const unsampled = (span: Tracer.Span): Handle => {
   const handle: Handle = {
-    ...untraced,
+    ...noSpan,
     inside: Effect.provideService(Tracer.ParentSpan, span),
     step: (_name, _kind, _attributes, run) => run(handle)
   }
@@ -98,7 +101,7 @@ export const root = <A, E>(
           span.addLinks(links)
           return run(handle)
         })
-      : run(untraced)
+      : run(noSpan)
   )
 
 /** What is known of a flush when it begins. */

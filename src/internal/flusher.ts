@@ -103,7 +103,12 @@ export const make = Effect.fnUntraced(function* <M extends Message, R extends Ro
   }
 
   // The account first, then the log: between two lines other fibers run, the close of the batcher among them.
-  const settle = Effect.fnUntraced(function* (outcome: isolate.Outcome<R>, flush: Flush) {
+  const settle = Effect.fnUntraced(function* (
+    rows: ReadonlyArray<R>,
+    outcome: isolate.Outcome<R>,
+    flush: Flush
+  ) {
+    writing.delete(rows)
     if (closed) return
     const { failure, rejected, unresolved, unwritten, written } = outcome
     const requeues = options.onWriteFailure === "requeue"
@@ -144,15 +149,11 @@ export const make = Effect.fnUntraced(function* <M extends Message, R extends Ro
     }
     const { failure, written } = yield* Effect.flatMap(
       isolate.writeIsolating(writeUnder(flush), ...suspects.split(rows)),
-      (outcome) => Effect.as(settle(outcome, flush), outcome)
+      (outcome) => Effect.as(settle(rows, outcome, flush), outcome)
     ).pipe(
-      Effect.onExit((exit) => {
-        writing.delete(rows)
-        return Effect.andThen(
-          permits.release(1),
-          afterWrite(exit._tag === "Success" && exit.value.failure === undefined ? "written" : "failed")
-        )
-      })
+      Effect.onExit((exit) =>
+        afterWrite(exit._tag === "Success" && exit.value.failure === undefined ? "written" : "failed")
+      )
     )
     meters.catchUp()
     if (written.length > 0) {
@@ -183,39 +184,65 @@ export const make = Effect.fnUntraced(function* <M extends Message, R extends Ro
     return counts
   }
 
+  const takeAndFlush = Effect.fnUntraced(function* (
+    reason: Reason,
+    atLeast: number,
+    afterWrite: (outcome: Outcome) => Effect.Effect<unknown>
+  ) {
+    const rows = ledger.pending >= atLeast ? yield* accumulator.take(options.maxBatchSize) : []
+    if (rows.length === 0) {
+      yield* afterWrite("empty")
+      return
+    }
+    writing.add(rows)
+    const supersededBefore = superseded
+    superseded = ledger.superseded
+    let byAgent: ReadonlyMap<string, number> | undefined
+    const allByAgent = () => {
+      byAgent ??= countByAgent(rows)
+      return byAgent
+    }
+    yield* flushSpan
+      .root(
+        `${definition.name}.flush`,
+        () =>
+          flushSpan.describe({
+            reason,
+            rows,
+            agents: allByAgent().size,
+            attempt: outage.attempts() + 1,
+            superseded: ledger.superseded - supersededBefore,
+            now: clock.currentTimeMillisUnsafe()
+          }),
+        (span) => writeAndPublish(rows, allByAgent, reason, afterWrite, span)
+      )
+      .pipe(
+        Effect.catchDefect((defect) => {
+          const failure = unavailable(defect)
+          return writing.has(rows)
+            ? settle(rows, isolate.unwritten(rows, failure), flushSpan.untraced)
+            : Effect.die(defect)
+        }),
+        Effect.ignore
+      )
+  })
+
   return {
-    flush: Effect.fnUntraced(function* (reason, { afterWrite, atLeast = 1 }) {
-      yield* permits.take(1)
-      const rows = ledger.pending >= atLeast ? yield* accumulator.take(options.maxBatchSize) : []
-      if (rows.length === 0) {
-        yield* permits.release(1)
-        yield* afterWrite("empty")
-        return
-      }
-      writing.add(rows)
-      const supersededBefore = superseded
-      superseded = ledger.superseded
-      let byAgent: ReadonlyMap<string, number> | undefined
-      const allByAgent = () => {
-        byAgent ??= countByAgent(rows)
-        return byAgent
-      }
-      yield* flushSpan
-        .root(
-          `${definition.name}.flush`,
-          () =>
-            flushSpan.describe({
-              reason,
-              rows,
-              agents: allByAgent().size,
-              attempt: outage.attempts() + 1,
-              superseded: ledger.superseded - supersededBefore,
-              now: clock.currentTimeMillisUnsafe()
-            }),
-          (span) => writeAndPublish(rows, allByAgent, reason, afterWrite, span)
-        )
-        .pipe(Effect.ignore)
-    }),
+    flush: (reason, { afterWrite, atLeast = 1 }) => {
+      let told = false
+      const tellOnce = (outcome: Outcome) =>
+        Effect.suspend(() => {
+          if (told) return Effect.void
+          told = true
+          return Effect.andThen(permits.release(1), afterWrite(outcome))
+        })
+      // An accumulator may throw. The next flush, and whoever awaits this one, must not wait for it for ever.
+      const guarded = takeAndFlush(reason, atLeast, tellOnce).pipe(
+        Effect.catchDefect((defect) => Effect.logError("a flush died", defect)),
+        Effect.ensuring(tellOnce("failed"))
+      )
+      return Effect.andThen(permits.take(1), guarded)
+    },
     giveUp: Effect.sync(() => {
       closed = true
       const lost = ledger.pending + ledger.inFlight

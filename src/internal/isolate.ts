@@ -23,6 +23,22 @@ export interface Outcome<Row> {
   failure: StoreError | undefined
 }
 
+const none = <Row>(): Outcome<Row> => ({
+  written: [],
+  rejected: [],
+  found: [],
+  unwritten: [],
+  unresolved: [],
+  failure: undefined
+})
+
+/** None of the rows could be written. */
+export const unwritten = <Row>(rows: ReadonlyArray<Row>, failure: StoreError): Outcome<Row> => ({
+  ...none(),
+  unwritten: Array.from(rows),
+  failure
+})
+
 /**
  * Writes `rows` in one statement, and if the store rejects them, finds the rows
  * at fault: by the positions the store names, else by halving.
@@ -33,14 +49,7 @@ export const writeIsolating = <Row>(
   suspects: ReadonlyArray<Row>
 ): Effect.Effect<Outcome<Row>> =>
   Effect.suspend(() => {
-    const outcome: Outcome<Row> = {
-      written: [],
-      rejected: [],
-      found: [],
-      unwritten: [],
-      unresolved: [],
-      failure: undefined
-    }
+    const outcome = none<Row>()
     let budget = maxIsolationStatements
 
     const attempt = (rows: ReadonlyArray<Row>): Effect.Effect<void> => {
