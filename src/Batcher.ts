@@ -153,7 +153,11 @@ export interface Options {
    * it, as the original does.
    */
   readonly onWriteFailure?: "requeue" | "discard" | undefined
-  /** Prefix of the metric names. Default `"agentapi"`; Coder's dashboards use `"coderd_agentapi"`. */
+  /**
+   * Prefix of the metric names. Default `"agentapi"`; Coder's dashboards use
+   * `"coderd_agentapi"`. Of two batchers of one kind in a process each needs its
+   * own: under one prefix counters add up, but gauges show the later one.
+   */
   readonly metricsPrefix?: string | undefined
 }
 
