@@ -19,7 +19,7 @@ import type { AgentId } from "./AgentId.ts"
 import type { AgentStatsRow } from "./AgentStats.ts"
 import { metadataAtFault, statsAtFault } from "./internal/checkRows.ts"
 import * as Salvage from "./internal/salvage.ts"
-import { classify } from "./internal/sqlError.ts"
+import { classify, mayBlameData } from "./internal/sqlError.ts"
 import type { AgentMetadata, Metadata } from "./Metadata.ts"
 import * as Store from "./Store.ts"
 
@@ -56,11 +56,14 @@ ON CONFLICT (workspace_agent_id, key) DO UPDATE
 SET value = excluded.value, error = excluded.error, collected_at = excluded.collected_at
 WHERE excluded.collected_at >= t.collected_at`
 
+// Two facts of a batch may turn out to be of one row, where a key has a lone
+// surrogate for one: an UPDATE joined to both would take either.
 const updateMetadata = (table: string, rows: string): string => `
 WITH l AS MATERIALIZED (
   SELECT t.workspace_agent_id AS a, t.key AS k, u.v, u.e, u.c
   FROM ${table} AS t
-  JOIN ${rows} AS u(a, k, v, e, c) ON t.workspace_agent_id = u.a AND t.key = u.k
+  JOIN (SELECT DISTINCT ON (a, k) * FROM ${rows} AS r(a, k, v, e, c) ORDER BY a, k, c DESC) AS u
+    ON t.workspace_agent_id = u.a AND t.key = u.k
   WHERE t.collected_at <= u.c
   ORDER BY 1, 2
   FOR NO KEY UPDATE OF t
@@ -162,17 +165,26 @@ export const make = Effect.fnUntraced(function* (
   // even tried whole.
   let isSalvaging = false
 
-  const salvage = (parameters: ReadonlyArray<PgTypes.Parameter>): Effect.Effect<void, Store.StoreError> =>
-    salvageMetadata(parameters).pipe(
-      Effect.tapError(() => Effect.sync(() => (isSalvaging = false))),
-      Effect.mapError(classify),
-      Effect.flatMap(({ refused, why }) => {
-        isSalvaging = refused.length > 0
+  const salvage = (
+    parameters: ReadonlyArray<PgTypes.Parameter>,
+    size: number,
+    /** What the batch was first refused for stands where salvaging itself is impossible. */
+    otherwise?: Store.StoreError
+  ): Effect.Effect<void, Store.StoreError> =>
+    Effect.matchEffect(salvageMetadata(parameters), {
+      onFailure: (error) => {
+        isSalvaging = false
+        return Effect.fail(otherwise ?? classify(error))
+      },
+      onSuccess: ({ doubtful, refused, why }) => {
+        const isServersFault = doubtful && refused.length === size
+        isSalvaging = refused.length > 0 && !isServersFault
+        if (isServersFault) return Effect.fail(Store.unavailable(new Error(why)))
         return isSalvaging
           ? Effect.fail(Store.rejected(new Error(why), refused, { othersWritten: true }))
           : Effect.void
-      })
-    )
+      }
+    })
 
   return Store.Store.of({
     batchUpdateMetadata: (batch) =>
@@ -187,17 +199,12 @@ export const make = Effect.fnUntraced(function* (
           arrayOf(batch.errors, PgTypes.OID.text),
           arrayOf(batch.collectedAt, PgTypes.OID.timestamptz)
         ]
-        if (isSalvaging) return salvage(parameters)
-        return Effect.catchReason(
-          Effect.asVoid(execute(writeMetadata, parameters)),
-          "StoreError",
-          "Rejected",
-          (_, rejection) =>
-            Effect.catch(salvage(parameters), (error) =>
-              // Where salvaging itself is impossible, what the batch was first refused for stands.
-              Effect.fail(error.reason._tag === "Rejected" && error.reason.othersWritten ? error : rejection)
-            )
-        )
+        const size = batch.agentIds.length
+        if (isSalvaging) return salvage(parameters, size)
+        return Effect.catch(sql.unsafe(writeMetadata, parameters).withoutTransform, (error) => {
+          const failure = classify(error)
+          return mayBlameData(error) ? salvage(parameters, size, failure) : Effect.fail(failure)
+        }).pipe(Effect.asVoid)
       }),
 
     batchInsertStats: (rows) =>

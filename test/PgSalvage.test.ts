@@ -18,6 +18,17 @@ const makeTable = Effect.fnUntraced(function* (constraint = "CHECK (value <> 'ba
   return name
 })
 
+/** A table of its own, with a trigger that does this to a bad row. */
+const makeTriggered = Effect.fnUntraced(function* (action: string) {
+  const sql = yield* PgClient.PgClient
+  const name = yield* makeTable("CHECK (true)")
+  yield* sql.unsafe(`CREATE FUNCTION ${name}() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN IF NEW.value = 'bad' THEN ${action} END IF; RETURN NEW; END $$`)
+  yield* sql.unsafe(`CREATE TRIGGER refuses BEFORE INSERT OR UPDATE ON ${name}
+    FOR EACH ROW EXECUTE FUNCTION ${name}()`)
+  return name
+})
+
 /** 100 keys of one agent, in no order; those of the given numbers are bad. */
 const batchWith = (agentId: AgentId, bad: ReadonlyArray<number>, at = time): MetadataBatch =>
   batchOf(
@@ -86,6 +97,93 @@ layer(Postgres.layer, { excludeTestServices: true, timeout: "30 seconds" })(
       })
     )
 
+    it.effect.each([
+      "RAISE EXCEPTION 'no';",
+      // Codes of an application's own, as triggers choose them.
+      "RAISE EXCEPTION 'no' USING ERRCODE = 'QU001';",
+      "RAISE EXCEPTION 'no' USING ERRCODE = '45000';",
+      "RAISE insufficient_privilege;",
+      "RAISE not_null_violation;",
+      "RAISE program_limit_exceeded;",
+      "CASE NEW.value WHEN 'good' THEN NULL; END CASE;"
+    ])("is written without them, whatever code a trigger refuses them with: %s", (action) =>
+      Effect.gen(function* () {
+        const store = yield* PgStore.make({ metadataTable: yield* makeTriggered(action) })
+        const agentId = makeAgentId()
+        // Before and after the store knows of garbage.
+        for (const round of [0, 1]) {
+          assert.deepStrictEqual(yield* rejectionOf(store, batchWith(agentId, [7, 50], time + round)), {
+            keys: ["key 50", "key 7"],
+            othersWritten: true
+          })
+          assert.deepStrictEqual(yield* writtenOf(store, agentId), keysWithout([7, 50]))
+        }
+      })
+    )
+
+    it.effect("is written without those that row-level security refuses", () =>
+      Effect.gen(function* () {
+        const sql = yield* PgClient.PgClient
+        const metadataTable = yield* makeTable("CHECK (true)")
+        yield* sql.unsafe(`ALTER TABLE ${metadataTable} ENABLE ROW LEVEL SECURITY`)
+        yield* sql.unsafe(`CREATE POLICY good ON ${metadataTable} USING (true) WITH CHECK (value <> 'bad')`)
+        yield* sql`CREATE ROLE secured LOGIN`
+        yield* sql.unsafe(`GRANT ALL ON ${metadataTable} TO secured`)
+        yield* sql`GRANT TEMPORARY ON DATABASE postgres TO secured`
+        const client = yield* Postgres.makeClient({ username: "secured" })
+        const store = yield* Effect.provideService(PgStore.make({ metadataTable }), PgClient.PgClient, client)
+        assert.deepStrictEqual(yield* rejectionOf(store, batchWith(makeAgentId(), [7])), {
+          keys: ["key 7"],
+          othersWritten: true
+        })
+      })
+    )
+
+    it.effect("is kept if every row is refused with what may be the server's own trouble", () =>
+      Effect.gen(function* () {
+        // A server near transaction ID wraparound answers every write so.
+        const wraparound = "RAISE program_limit_exceeded;"
+        const store = yield* PgStore.make({ metadataTable: yield* makeTriggered(wraparound) })
+        const agentId = makeAgentId()
+        const all = Array.from({ length: 100 }, (_, key) => key)
+        // Also after the store has come to know garbage.
+        for (const round of [0, 1]) {
+          assert.strictEqual(yield* rejectionOf(store, batchWith(agentId, all, time)), "Unavailable")
+          yield* rejectionOf(store, batchWith(agentId, [round], time))
+          assert.strictEqual(yield* rejectionOf(store, batchWith(agentId, all, time)), "Unavailable")
+        }
+      })
+    )
+
+    it.effect("is kept if the table has a column that nobody fills", () =>
+      Effect.gen(function* () {
+        const sql = yield* PgClient.PgClient
+        const metadataTable = yield* makeTable()
+        yield* sql.unsafe(`ALTER TABLE ${metadataTable} ADD COLUMN extra int NOT NULL`)
+        const store = yield* PgStore.make({ metadataTable })
+        const agentId = makeAgentId()
+        assert.strictEqual(yield* rejectionOf(store, batchWith(agentId, [])), "Unavailable")
+        yield* sql.unsafe(`ALTER TABLE ${metadataTable} ALTER COLUMN extra SET DEFAULT 0`)
+        yield* store.batchUpdateMetadata(batchWith(agentId, []))
+        assert.deepStrictEqual(yield* writtenOf(store, agentId), keysWithout([]))
+      })
+    )
+
+    it.effect.each([false, true])("keeps the newer of two facts that are of one row: %s", (swapped) =>
+      Effect.gen(function* () {
+        const metadataTable = yield* makeTable()
+        const upsert = yield* PgStore.make({ metadataTable })
+        const store = yield* PgStore.make({ metadataTable, onlyExisting: true })
+        const agentId = makeAgentId()
+        yield* upsert.batchUpdateMetadata(batchOf([[agentId, "\ufffd", "first", time]]))
+        // PostgreSQL keeps either lone surrogate as U+FFFD.
+        const older = [agentId, "\ud800", "older", time + 1] as const
+        const newer = [agentId, "\ud801", "newer", time + 2] as const
+        yield* store.batchUpdateMetadata(batchOf(swapped ? [newer, older] : [older, newer]))
+        assert.deepStrictEqual((yield* factsOf(store, agentId))["\ufffd"]?.[0], "newer")
+      })
+    )
+
     it.effect("never replaces newer facts by older ones on the way", () =>
       Effect.gen(function* () {
         const store = yield* PgStore.make({ metadataTable: yield* makeTable() })
@@ -122,7 +220,10 @@ layer(Postgres.layer, { excludeTestServices: true, timeout: "30 seconds" })(
 
     it.effect("is written without them through every connection of the pool, and by several writers", () =>
       Effect.gen(function* () {
-        const store = yield* PgStore.make({ metadataTable: yield* makeTable() })
+        const metadataTable = yield* makeTable()
+        // More writers than connections: one of them finds no function, and gets another that has it.
+        const client = yield* Postgres.makeClient({ maxConnections: 4 })
+        const store = yield* Effect.provideService(PgStore.make({ metadataTable }), PgClient.PgClient, client)
         const agentId = makeAgentId()
         const rejections = yield* Effect.forEach(
           Array.from({ length: 40 }, (_, round) => round),

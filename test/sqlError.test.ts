@@ -51,7 +51,7 @@ describe("classify", () => {
     ["53100", "disk full", "Unavailable"],
     ["53200", "out of memory", "Unavailable"],
     ["53300", "too many connections", "Unavailable"],
-    ["54000", "program limit exceeded", "Rejected"],
+    ["54000", "program limit exceeded", "Unavailable"],
     ["55P03", "lock not available", "Unavailable"],
     ["57014", "query canceled", "Canceled"],
     ["57P01", "admin shutdown", "Unavailable"],

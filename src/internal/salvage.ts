@@ -3,7 +3,7 @@ import type * as PgTypes from "@effect/sql-pg/PgTypes"
 import * as Effect from "effect/Effect"
 import * as Hash from "effect/Hash"
 import { SqlError, UnknownError } from "effect/sql/SqlError"
-import { blamesData, sqlStateOf } from "./sqlError.ts"
+import { blamesData, blamesServer, insufficientPrivilege, notNullViolation, sqlStateOf } from "./sqlError.ts"
 
 /**
  * How many rows are tried at once. With 1 % of the rows at fault, 16 to 64 take
@@ -15,6 +15,8 @@ const chunkSize = 32
 export const chunk =
   "unnest(all_agents[low:high], all_keys[low:high], all_values[low:high], all_errors[low:high], all_times[low:high])"
 
+const listed = (classes: ReadonlySet<string>): string => `('{${Array.from(classes).join()}}')`
+
 // Chunks are taken off the end of `work`, and both halves of one that is refused
 // put back there, so that rows are locked in the same order as by any writer.
 // No variable may be called what a column or an alias of `writeChunk` is called.
@@ -25,6 +27,7 @@ DECLARE
   low int; high int; middle int;
 BEGIN
   refused := '{}';
+  doubtful := false;
   SET CONSTRAINTS ALL IMMEDIATE;
   SELECT array_agg(a), array_agg(k), array_agg(v), array_agg(e), array_agg(c), array_agg(p)
   INTO all_agents, all_keys, all_values, all_errors, all_times, all_positions
@@ -43,11 +46,12 @@ BEGIN
     BEGIN
       ${writeChunk};
     EXCEPTION WHEN OTHERS THEN
-      IF left(SQLSTATE, 2) <> ALL ('{${Array.from(blamesData).join()}}') THEN
+      IF left(SQLSTATE, 2) = ANY ${listed(blamesServer)} AND SQLSTATE <> '${insufficientPrivilege}' THEN
         RAISE;
       ELSIF low = high THEN
         refused := refused || all_positions[low];
         why := SQLERRM;
+        doubtful := doubtful OR left(SQLSTATE, 2) <> ALL ${listed(blamesData)} OR SQLSTATE = '${notNullViolation}';
       ELSE
         middle := (low + high) / 2;
         work := work || (middle + 1) || high || low || middle;
@@ -66,6 +70,8 @@ const isMissing = (error: SqlError): boolean => {
 export interface Salvaged {
   readonly refused: ReadonlyArray<number>
   readonly why: string
+  /** Whether that might not be the rows' fault, which it is not if none was written. */
+  readonly doubtful: boolean
 }
 
 /**
@@ -87,11 +93,11 @@ export const make = (
   const text = body(writeChunk)
   const name = `pg_temp.effect_metadata_batcher_salvage_${(Hash.string(text) >>> 0).toString(16)}`
   const create = `
-CREATE FUNCTION ${name}(
+CREATE OR REPLACE FUNCTION ${name}(
   all_agents uuid[], all_keys text[], all_values text[], all_errors text[], all_times timestamptz[],
-  OUT refused int[], OUT why text
+  OUT refused int[], OUT why text, OUT doubtful boolean
 ) LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan AS $salvage$${text}$salvage$`
-  const call = `SELECT refused, why FROM ${name}($1::uuid[], $2::text[], $3::text[], $4::text[], $5::timestamptz[])`
+  const call = `SELECT refused, why, doubtful FROM ${name}($1::uuid[], $2::text[], $3::text[], $4::text[], $5::timestamptz[])`
 
   return (batch) => {
     const salvage = Effect.gen(function* () {
@@ -103,7 +109,8 @@ CREATE FUNCTION ${name}(
     })
     return Effect.catch(salvage, (error) =>
       isMissing(error)
-        ? sql.withTransaction(Effect.andThen(sql.unsafe(create).unprepared, salvage))
+        ? // Another connection may be given, one that has the function: hence OR REPLACE.
+          sql.withTransaction(Effect.andThen(sql.unsafe(create).unprepared, salvage))
         : Effect.fail(error)
     )
   }

@@ -13,9 +13,34 @@ export const blamesData: ReadonlySet<string> = new Set([
   "22", // data exception
   "23", // integrity constraint violation
   "44", // WITH CHECK OPTION violation
-  "54", // program limit exceeded: a row or an array too large
   "P0" // PL/pgSQL error: a trigger refused a row
 ])
+
+/** Classes that are the server's or the session's affair, whatever the rows hold. */
+export const blamesServer: ReadonlySet<string> = new Set([
+  "08", // connection exception
+  "0A", // feature not supported
+  "25", // invalid transaction state: a read-only server
+  "26", // invalid statement name
+  "28", // invalid authorization
+  "3D", // invalid database name
+  "3F", // invalid schema name
+  "40", // transaction rollback: deadlock, serialization
+  "42", // syntax error or access rule violation: a table that is missing
+  "53", // insufficient resources
+  "55", // object not in the state it should be: a lock
+  "57", // operator intervention
+  "58", // system error
+  "F0", // configuration file error
+  "HV", // foreign data wrapper error
+  "XX" // internal error
+])
+
+/** Of class 42, and yet what row-level security says of a row. */
+export const insufficientPrivilege = "42501"
+
+/** A NULL in a column that this library does not fill: the table has changed, or a trigger set it. */
+export const notNullViolation = "23502"
 
 const queryCanceled = "57014"
 
@@ -26,6 +51,18 @@ export const sqlStateOf = (error: SqlError): string | undefined => {
 
 const isCodecError = (cause: unknown): boolean =>
   cause instanceof PgTypes.CodecError || cause instanceof PgProtocol.EncodeError
+
+/**
+ * Whether a row may be to blame. Triggers choose codes of their own, and a row
+ * too large for an index has the code of a server near transaction ID
+ * wraparound: only what becomes of the other rows tells.
+ */
+export const mayBlameData = (error: SqlError): boolean => {
+  const sqlState = sqlStateOf(error)
+  return (
+    sqlState !== undefined && (sqlState === insufficientPrivilege || !blamesServer.has(sqlState.slice(0, 2)))
+  )
+}
 
 /**
  * What a failed statement means for the batch it carried, by SQLSTATE and never
