@@ -39,7 +39,8 @@ export interface Options {
    */
   readonly heartbeat?: Duration.Input | undefined
   /**
-   * The longest pause between two attempts to connect again, 20 % more or less.
+   * The longest pause between two attempts to connect again, 20 % more or less;
+   * a connection lost sooner than that counts as a failed attempt.
    * The first pause is 100 ms, each next one twice as long. Default 10 seconds.
    */
   readonly maxReconnectDelay?: Duration.Input | undefined

@@ -173,6 +173,21 @@ layer(makeServer, { excludeTestServices: true, timeout: "30 seconds" })("PgPubsu
     })
   )
 
+  it.effect("pauses between connections that are made and lost at once", () =>
+    Effect.gen(function* () {
+      const { config } = yield* PgClient.PgClient
+      const pubsub = yield* PgPubsub.make({
+        // As a proxy does that has lost its server.
+        connection: { ...config, startupParameters: { idle_session_timeout: "10" } }
+      })
+      const signals = yield* pubsub.subscribe(makeChannel())
+      const start = performance.now()
+      for (let lost = 0; lost < 5; lost++) yield* takeUntilResync(signals)
+      // 100, 200, 400 and 800 ms: the first time it connects again at once.
+      assert.isAtLeast(performance.now() - start, 1_500)
+    }).pipe(Effect.scoped, Effect.provide(Logger.layer([])))
+  )
+
   it.effect("stays open through heartbeats", () =>
     Effect.gen(function* () {
       // Also how long an answer may take: shorter, and a busy machine is taken for a dead connection.

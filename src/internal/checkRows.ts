@@ -89,6 +89,7 @@ export const statsAtFault = (rows: ReadonlyArray<AgentStatsRow>): ReadonlyArray<
         isBigint(stats.sessionCountJetBrains) &&
         isBigint(stats.sessionCountReconnectingPTY) &&
         isBigint(stats.sessionCountSSH) &&
+        typeof stats.connectionMedianLatencyMs === "number" &&
         Object.entries(stats.connectionsByProto ?? {}).every(isProtocolCount)
       )
     ) {

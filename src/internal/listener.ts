@@ -1,6 +1,7 @@
 import * as PgConnection from "@effect/sql-pg/PgConnection"
+import * as Clock from "effect/Clock"
 import * as Deferred from "effect/Deferred"
-import type * as Duration from "effect/Duration"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
@@ -11,7 +12,11 @@ import * as Semaphore from "effect/Semaphore"
 import { ConnectionError, SqlError } from "effect/sql/SqlError"
 import type * as Pubsub from "../Pubsub.ts"
 import { innermostMessage } from "./innermostMessage.ts"
+import { monotonicMillis } from "./monotonicMillis.ts"
 import * as Subscribers from "./subscribers.ts"
+
+/** The first pause between two attempts to connect. */
+const firstPauseMillis = 100
 
 export interface Options {
   readonly connection: PgConnection.Config
@@ -31,6 +36,7 @@ interface Session {
   /** Holds a scope per channel, closing which sends `UNLISTEN`. */
   readonly scope: Scope.Closeable
   readonly channels: Map<string, Scope.Closeable>
+  readonly openedAt: number
   /** Fails when the connection is found dead; succeeds when it is closed on purpose. */
   readonly ended: Deferred.Deferred<void, unknown>
   readonly close: Effect.Effect<void>
@@ -43,6 +49,7 @@ export const make = Effect.fnUntraced(function* (
   options: Options
 ): Effect.fn.Return<Listener, never, Scope.Scope> {
   const scope = yield* Effect.scope
+  const clock = yield* Clock.Clock
   const subscribers = Subscribers.make()
   yield* Effect.addFinalizer(() => subscribers.shutdown)
 
@@ -59,7 +66,7 @@ export const make = Effect.fnUntraced(function* (
   }
 
   const backoff = Schedule.min([
-    Schedule.exponential("100 millis"),
+    Schedule.exponential(firstPauseMillis),
     Schedule.spaced(options.maxReconnectDelay)
   ]).pipe(Schedule.jittered)
 
@@ -116,6 +123,7 @@ export const make = Effect.fnUntraced(function* (
             connection: yield* Scope.provide(connection.pin, sessionScope),
             scope: sessionScope,
             channels: new Map(),
+            openedAt: monotonicMillis(clock),
             ended: Deferred.makeUnsafe(),
             close
           }
@@ -161,6 +169,16 @@ export const make = Effect.fnUntraced(function* (
       Effect.orDie
     )
 
+  // A connection that is made and lost at once, by a proxy without a server for
+  // one, is as good as none: each costs every subscriber a `Resync`.
+  const maxPauseMillis = Duration.toMillis(Duration.fromInputUnsafe(options.maxReconnectDelay))
+  let shortLived = 0
+  const pauseAfter = (session: Session): number => {
+    const isShortLived = monotonicMillis(clock) - session.openedAt < maxPauseMillis
+    shortLived = isShortLived ? shortLived + 1 : 0
+    return shortLived < 2 ? 0 : Math.min(firstPauseMillis * 2 ** (shortLived - 2), maxPauseMillis)
+  }
+
   const supervise = (session: Session): Effect.Effect<void> =>
     Effect.catch(Deferred.await(session.ended), (error) =>
       Effect.gen(function* () {
@@ -169,6 +187,7 @@ export const make = Effect.fnUntraced(function* (
           { error: innermostMessage(error) }
         )
         yield* abandon(session)
+        yield* Effect.sleep(pauseAfter(session))
         const reopened = yield* reopen
         if (reopened !== undefined) yield* Effect.logInfo("Listening for notifications again")
       })

@@ -7,6 +7,7 @@ const encoder = new TextEncoder()
 // to be told apart.
 const fits = (text: string, maxBytes: number): boolean =>
   !text.includes("\0") &&
+  text.isWellFormed() &&
   text.length <= maxBytes &&
   (text.length * 3 <= maxBytes || encoder.encode(text).length <= maxBytes)
 
@@ -14,9 +15,9 @@ const fits = (text: string, maxBytes: number): boolean =>
 export const whyInvalid = (channel: string, payloads: ReadonlyArray<string> = []): string | undefined => {
   if (channel.length === 0) return "the channel has no name"
   if (!fits(channel, maxChannelBytes))
-    return `a channel's name has at most ${maxChannelBytes} bytes and no NUL`
+    return `a channel's name has at most ${maxChannelBytes} bytes, no NUL and no lone surrogate`
   if (!payloads.every((payload) => fits(payload, maxPayloadBytes))) {
-    return `a payload has at most ${maxPayloadBytes} bytes and no NUL`
+    return `a payload has at most ${maxPayloadBytes} bytes, no NUL and no lone surrogate`
   }
   return undefined
 }

@@ -32,6 +32,8 @@ const invalid: ReadonlyArray<readonly [what: string, channel: string, payload: s
   ["a payload of 8,000 bytes", "channel", "x".repeat(8_000)],
   ["a payload of 4,000 characters of two bytes", "channel", "é".repeat(4_000)],
   ["a payload with a NUL", "channel", "a\0b"],
+  ["a payload with a lone surrogate", "channel", "a\ud800b"],
+  ["a channel with a lone surrogate", "\ud800", ""],
   ["a channel of 64 bytes", "c".repeat(64), ""],
   ["a channel of 32 characters of two bytes", "é".repeat(32), ""],
   ["a channel without a name", "", ""]

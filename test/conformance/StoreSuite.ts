@@ -93,6 +93,7 @@ const badStats: ReadonlyArray<readonly [what: string, bad: Partial<AgentStatsRow
   ["a NUL in a protocol", { connectionsByProto: { "s\0h": 1 } }],
   ["half a surrogate pair in a protocol", { connectionsByProto: { "\ud800": 1 } }],
   ["a count of connections that is no number", { connectionsByProto: { ssh: Number.NaN } }],
+  ["a latency that is no number", { connectionMedianLatencyMs: null as never }],
   ["a user id that is no UUID", { userId: "root" }]
 ]
 
