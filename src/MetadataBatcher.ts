@@ -174,7 +174,8 @@ export const make = Effect.fnUntraced(function* (
     agentId: AgentId,
     facts: ReadonlyArray<Metadata>,
     span: Tracer.AnySpan | undefined
-  ): number => batcher.offerUnsafe({ agentId, facts, size: facts?.length ?? 0, addedAt: 0, span })
+  ): number =>
+    batcher.offerUnsafe({ agentId, facts, size: Array.isArray(facts) ? facts.length : 0, addedAt: 0, span })
 
   const add = (agentId: AgentId, facts: ReadonlyArray<Metadata>): Effect.Effect<void> =>
     Effect.withFiberSucceed((fiber) => void offer(agentId, facts, sampledSpan(fiber)))

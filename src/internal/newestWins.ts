@@ -11,7 +11,8 @@ import { KeyedRows } from "./keyedRows.ts"
 /** The facts of one report. */
 export interface Report extends Message {
   readonly agentId: AgentId
-  readonly facts: ReadonlyArray<Metadata>
+  /** None once they have been folded: a row that waits must not keep the others of its report. */
+  facts: ReadonlyArray<Metadata>
 }
 
 /** When reports came, shared by all that came then: a number of its own would cost each row an allocation. */
@@ -31,6 +32,8 @@ export interface Row {
 interface Bucket {
   readonly agentId: AgentId
   readonly keyed: KeyedRows<Row>
+  /** How many of its rows go before those of the agents behind it; what comes later waits for its next turn. */
+  due: number
 }
 
 type Buckets = HashMap.HashMap<AgentId, Bucket>
@@ -52,7 +55,7 @@ export const make = Effect.fnUntraced(function* (
     Option.getOrUndefined(HashMap.get(buckets, agentId))
 
   const addBucket = (buckets: Buckets, agentId: AgentId): Bucket => {
-    const bucket: Bucket = { agentId, keyed: new KeyedRows() }
+    const bucket: Bucket = { agentId, keyed: new KeyedRows(), due: 0 }
     HashMap.set(buckets, agentId, bucket)
     MutableList.append(order, bucket)
     return bucket
@@ -63,23 +66,22 @@ export const make = Effect.fnUntraced(function* (
   const foldReport = (buckets: Buckets, report: Report): void => {
     const { agentId, facts, size } = report
     const room = maxPending - ledger.pending - ledger.inFlight
-    const bucket = bucketOf(buckets, agentId) ?? (room > 0 ? addBucket(buckets, agentId) : undefined)
-    if (bucket === undefined) {
-      ledger.dropped += size
-      return
-    }
-    const { keyed } = bucket
     if (arrival.at !== report.addedAt) arrival = { at: report.addedAt }
     const since = arrival
     let added = 0
     let superseded = 0
     let dropped = 0
     try {
+      let keyed = bucketOf(buckets, agentId)?.keyed
+      if (keyed === undefined && room <= 0) {
+        ledger.dropped += size
+        return
+      }
       for (let i = 0; i < size; i++) {
         const fact = facts[i] as Metadata
         // Types do not bind JavaScript, and a fact without a time would hide those that have one.
         if (!Number.isFinite(fact?.collectedAt?.epochMilliseconds)) continue
-        const row = keyed.get(fact.key, i)
+        const row = keyed?.get(fact.key, i)
         if (row !== undefined) {
           if (fact.collectedAt.epochMilliseconds >= row.fact.collectedAt.epochMilliseconds) {
             row.fact = fact
@@ -87,6 +89,7 @@ export const make = Effect.fnUntraced(function* (
           }
           superseded += 1
         } else if (added < room) {
+          keyed ??= addBucket(buckets, agentId).keyed
           keyed.add({ origin: report, fact, since })
           added += 1
         } else {
@@ -94,8 +97,9 @@ export const make = Effect.fnUntraced(function* (
         }
       }
     } catch {
-      // A fact that throws when it is looked at must not end the collector; it and what follows it are counted below.
+      // What throws when it is looked at must not end the collector; it and what follows it are counted below.
     }
+    report.facts = noFacts
     ledger.pending += added
     ledger.superseded += superseded
     ledger.dropped += dropped
@@ -121,10 +125,10 @@ export const make = Effect.fnUntraced(function* (
     }
   }
 
-  /** Moves rows over until `taken` holds `max`; true when none is left. */
+  /** Moves at most `max` rows over; true when none is left. */
   const takeFrom = ({ keyed }: Bucket, max: number, taken: Array<Row>): boolean => {
-    const all = keyed.rows.length <= max - taken.length
-    for (const row of all ? keyed.rows : keyed.take(max - taken.length)) taken.push(row)
+    const all = keyed.rows.length <= max
+    for (const row of all ? keyed.rows : keyed.take(max)) taken.push(row)
     return all
   }
 
@@ -141,9 +145,14 @@ export const make = Effect.fnUntraced(function* (
         const taken: Array<Row> = []
         const emptied: Array<AgentId> = []
         for (let head = first(order); head !== undefined && taken.length < max; head = first(order)) {
-          if (!takeFrom(head, max, taken)) break
+          if (head.due === 0) head.due = head.keyed.rows.length
+          const count = Math.min(head.due, max - taken.length)
+          const isEmpty = takeFrom(head, count, taken)
+          head.due -= count
+          if (!isEmpty && head.due > 0) break
           MutableList.take(order)
-          emptied.push(head.agentId)
+          if (isEmpty) emptied.push(head.agentId)
+          else MutableList.append(order, head)
         }
         ledger.pending -= taken.length
         ledger.inFlight += taken.length
@@ -166,6 +175,8 @@ export const make = Effect.fnUntraced(function* (
     }
   }
 })
+
+const noFacts: ReadonlyArray<Metadata> = []
 
 const oldestOf = (rows: Iterable<Row>): number => {
   let oldest = Number.POSITIVE_INFINITY
