@@ -3,6 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
 import * as Metric from "effect/Metric"
 import * as Scope from "effect/Scope"
 import * as TestClock from "effect/testing/TestClock"
@@ -232,6 +233,38 @@ describe("Batcher", () => {
       })
     )
   }
+
+  it.effect("closes in time, and with pauses, though what it holds cannot be taken out", () =>
+    Effect.gen(function* () {
+      let takes = 0
+      const scope = yield* Scope.make()
+      const batcher = yield* Batcher.make<Clicks, Total>({
+        name: "ClickCounter",
+        kind: "clicks",
+        options: { shutdownTimeout: "10 seconds" },
+        defaults: { maxBatchSize: 3, interval: "1 second", flushAtShare: 1 },
+        accumulator: (ledger, maxPending) =>
+          Effect.map(totals(ledger, maxPending), (accumulator) => ({
+            ...accumulator,
+            take: () => {
+              takes += 1
+              return Effect.die(new TypeError("a bug"))
+            }
+          })),
+        write: () => Effect.void,
+        truncate: (clicks, size) => ({ ...clicks, size }),
+        agentOf: ({ page }) => page,
+        keyOf: ({ origin }) => origin.page
+      }).pipe(Scope.provide(scope))
+      batcher.offerUnsafe({ page: "/", size: 1, addedAt: 0, span: undefined })
+      const closed = yield* Effect.forkChild(Scope.close(scope, Exit.void), { startImmediately: true })
+      yield* TestClock.adjust("10 seconds")
+      yield* Fiber.join(closed)
+      // 100, 200, 400 and then 800 ms.
+      assert.isAtMost(takes, 20)
+      assert.deepInclude(yield* batcher.accounting, { offered: 1, discarded: 1 })
+    })
+  )
 })
 
 const shopMetrics = {

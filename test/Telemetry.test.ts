@@ -1,6 +1,4 @@
 /** What an operator sees of a flush: its spans, their links, and its log lines. */
-import { setFlagsFromString } from "node:v8"
-import { runInNewContext } from "node:vm"
 import { assert, describe, it, layer } from "@effect/vitest"
 import { SpanKind, SpanStatusCode } from "@opentelemetry/api"
 import {
@@ -20,6 +18,7 @@ import * as Pubsub from "../src/Pubsub.ts"
 import * as Store from "../src/Store.ts"
 import { makeStats } from "./conformance/StoreSuite.ts"
 import { agentIdOf, fact, facts, makeAgentId, start, startStats } from "./support/Fakes.ts"
+import { collectGarbage } from "./support/Garbage.ts"
 import * as Postgres from "./support/Postgres.ts"
 import * as Spans from "./support/Spans.ts"
 import { withSpans } from "./support/Spans.ts"
@@ -44,13 +43,6 @@ const shown = (span: ReadableSpan) => ({
 const linksOf = (span: ReadableSpan | undefined) => (span?.links ?? []).map(({ context }) => context.spanId)
 
 const spanIdsOf = (spans: ReadonlyArray<ReadableSpan>) => spans.map((span) => span.spanContext().spanId)
-
-/** Collects what nothing holds any more, once this turn of the event loop, which holds what a `WeakRef` gave, is over. */
-const collectGarbage = Effect.promise(async () => {
-  setFlagsFromString("--expose-gc")
-  await new Promise((resolve) => setImmediate(resolve))
-  runInNewContext("gc")()
-})
 
 /** Samples the spans of one name. */
 class NamedSampler implements Sampler {

@@ -23,6 +23,9 @@ import * as throttledLog from "./throttledLog.ts"
 /** The first pause after a failed write. */
 const firstRetryMillis = 100
 
+/** Flushes on one stack; it holds about 1,200. */
+const maxDepth = 64
+
 const build = Effect.fnUntraced(function* <M extends Message, R extends Row<M>>(
   definition: Definition<M, R>
 ): Effect.fn.Return<Batcher<M>, InvalidOptionError, Scope.Scope> {
@@ -46,7 +49,8 @@ const build = Effect.fnUntraced(function* <M extends Message, R extends Row<M>>(
   // The set of flushes opens first and closes last: the final flush below still adds to it and awaits it.
   const flushes = yield* FiberSet.make<unknown>()
   const runFlush = yield* FiberSet.runtime(flushes)<never>()
-  const awaitFlushes = Effect.suspend(() => Fiber.awaitAll(flushes))
+  // Those under way now: the set itself goes on filling under load, and awaiting it would never end.
+  const awaitFlushes = Effect.suspend(() => Fiber.awaitAll(Array.from(flushes)))
 
   // A jittered delay of 0.8 × interval stays below the interval.
   const backoff = Schedule.min([
@@ -54,12 +58,23 @@ const build = Effect.fnUntraced(function* <M extends Message, R extends Row<M>>(
     Schedule.spaced(0.8 * options.interval)
   ]).pipe(Schedule.jittered)
 
+  // Rows that are left because the search for bad ones takes several flushes need no pause.
+  let settledBefore = 0
+  const closeDelays = Schedule.modifyDelay(backoff, ({ duration }) =>
+    Effect.sync(() => {
+      const settled = ledger.written + ledger.discarded
+      const isSearching = settled > settledBefore && !outage.isDown()
+      settledBefore = settled
+      return isSearching ? Duration.zero : duration
+    })
+  )
+
   const close = Effect.gen(function* () {
     closing = true
     yield* intake.close
     yield* flushPending("shutdown").pipe(
       Effect.andThen(awaitFlushes),
-      Effect.repeat({ schedule: backoff, while: () => ledger.pending > 0 }),
+      Effect.repeat({ schedule: closeDelays, while: () => ledger.pending > 0 }),
       Effect.interruptible,
       Effect.timeoutOption(options.shutdownTimeout)
     )
@@ -90,7 +105,7 @@ const build = Effect.fnUntraced(function* <M extends Message, R extends Row<M>>(
       const { discarded, dropped } = ledger
       return Effect.andThen(
         Effect.catchDefect(accumulator.fold(next), (defect) =>
-          Effect.logError("could not take records in", defect)
+          throttledLog.ignoreDefect(Effect.logError("could not take records in", defect))
         ),
         Effect.suspend(() => {
           const lost = ledger.dropped - dropped + ledger.discarded - discarded
@@ -116,13 +131,13 @@ const build = Effect.fnUntraced(function* <M extends Message, R extends Row<M>>(
       return Deferred.await(written)
     })
 
-  /** Writes what is pending now, in as many batches as it takes, up to the first that fails. */
+  /** Writes what is pending now, in as many batches as it takes, up to the first that fails or finds nothing left. */
   const flushPending = (reason: Reason): Effect.Effect<void> =>
     Effect.flatMap(drain, () => {
-      let failed = false
+      let ended = false
       const batches = Array.from({ length: Math.ceil(ledger.pending / options.maxBatchSize) })
       const next = Effect.suspend(() =>
-        failed ? Effect.void : Effect.map(writeBatch(reason), (outcome) => (failed ||= outcome === "failed"))
+        ended ? Effect.void : Effect.map(writeBatch(reason), (outcome) => (ended ||= outcome !== "written"))
       )
       return Effect.forEach(batches, () => next, { concurrency: options.writeConcurrency, discard: true })
     })
@@ -144,6 +159,7 @@ const build = Effect.fnUntraced(function* <M extends Message, R extends Row<M>>(
 
   // Each batch has its own fiber, because its notification may still be on its way while the next is written.
   let capacityFlushes = 0
+  let depth = 0
   const isFlushDue = () =>
     ledger.pending >= options.flushAt &&
     capacityFlushes < options.writeConcurrency &&
@@ -152,13 +168,17 @@ const build = Effect.fnUntraced(function* <M extends Message, R extends Row<M>>(
   const flushAtCapacity = (): void => {
     while (isFlushDue()) {
       capacityFlushes += 1
+      depth += 1
       runFlush(flusher.flush("capacity", { atLeast: options.flushAt, afterWrite: () => afterCapacity }))
+      depth -= 1
     }
   }
-  const afterCapacity = Effect.sync(() => {
+  const nextAtCapacity = Effect.sync(flushAtCapacity)
+  const afterCapacity = Effect.suspend(() => {
     capacityFlushes -= 1
     putOffScheduled()
-    flushAtCapacity()
+    // With a store that answers at once, each batch is written on the stack of the one before.
+    return depth < maxDepth ? nextAtCapacity : Effect.andThen(Effect.yieldNow, nextAtCapacity)
   })
 
   const attempt = Effect.suspend(() => (outage.isDown() ? writeBatch("scheduled") : Effect.void))

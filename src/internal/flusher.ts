@@ -16,6 +16,7 @@ import type { Outage } from "./outage.ts"
 import * as Publisher from "./publisher.ts"
 import { Suspects } from "./suspects.ts"
 import * as throttledLog from "./throttledLog.ts"
+import { ignoreDefect } from "./throttledLog.ts"
 
 /** How many discarded rows a log line names, and how much of a key, which may be what is wrong with the row. */
 const maxNamed = 10
@@ -55,7 +56,15 @@ export const make = Effect.fnUntraced(function* <M extends Message, R extends Ro
   const permits = yield* Semaphore.make(options.writeConcurrency)
   const discardLog = throttledLog.make(clock)
   const publish = Publisher.make({ definition, meters, clock, timeout: options.writeTimeout })
-  const suspects = new Suspects<R>((row) => `${definition.agentOf(row.origin)} ${definition.keyOf(row)}`)
+  // What is no string may throw when it is made one.
+  const keyOf = (row: R): string => {
+    try {
+      return String(definition.keyOf(row))
+    } catch {
+      return "not a string"
+    }
+  }
+  const suspects = new Suspects<R>((row) => `${definition.agentOf(row.origin)} ${keyOf(row)}`)
   let closed = false
   /** The count when the flush before took its rows. */
   let superseded = 0
@@ -90,7 +99,7 @@ export const make = Effect.fnUntraced(function* <M extends Message, R extends Ro
     if (rows.length === 0) return Effect.void
     const named = rows.slice(0, maxNamed).map((row) => ({
       agent: definition.agentOf(row.origin),
-      key: String(definition.keyOf(row)).slice(0, maxKeyLength)
+      key: keyOf(row).slice(0, maxKeyLength)
     }))
     return discardLog(rows.length, (count) => `discarded ${count} rows: ${why}`, { rows: named })
   }
@@ -239,6 +248,7 @@ export const make = Effect.fnUntraced(function* <M extends Message, R extends Ro
       // An accumulator may throw. The next flush, and whoever awaits this one, must not wait for it for ever.
       const guarded = takeAndFlush(reason, atLeast, tellOnce).pipe(
         Effect.catchDefect((defect) => Effect.logError("a flush died", defect)),
+        ignoreDefect,
         Effect.ensuring(tellOnce("failed"))
       )
       return Effect.andThen(permits.take(1), guarded)

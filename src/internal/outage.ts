@@ -4,7 +4,7 @@ import * as Latch from "effect/Latch"
 import type { StoreError } from "../Store.ts"
 import type { Ledger } from "./ledger.ts"
 import { monotonicMillis } from "./monotonicMillis.ts"
-import { warningIntervalMillis } from "./throttledLog.ts"
+import { ignoreDefect, warningIntervalMillis } from "./throttledLog.ts"
 
 /** How often an outage that goes on is mentioned again. */
 const reminderMillis = 60_000
@@ -68,7 +68,7 @@ export const make = (clock: Clock.Clock, ledger: Ledger): Outage => {
         lastWarning = now
         mentioned = true
         return Effect.annotateLogs(Effect.logWarning(message), annotations)
-      }),
+      }).pipe(ignoreDefect),
     succeeded: Effect.suspend(() => {
       if (!Latch.closeUnsafe(down)) return Effect.void
       const log = mentioned ? Effect.logWarning : Effect.logDebug
@@ -76,6 +76,6 @@ export const make = (clock: Clock.Clock, ledger: Ledger): Outage => {
       attempts = 0
       mentioned = false
       return said
-    })
+    }).pipe(ignoreDefect)
   }
 }

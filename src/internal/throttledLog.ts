@@ -5,6 +5,11 @@ import { monotonicMillis } from "./monotonicMillis.ts"
 /** How far apart two warnings of one kind stay. */
 export const warningIntervalMillis = 10_000
 
+/** Loggers are the application's, and one may throw: that must not end what it was to tell of. */
+export const ignoreDefect: (log: Effect.Effect<void>) => Effect.Effect<void> = Effect.catchDefect(
+  () => Effect.void
+)
+
 /**
  * A log line that a busy failure cannot turn into a flood: a warning at most
  * every 10 seconds, with the count since the last one; between two, a debug
@@ -28,5 +33,5 @@ export const make = (clock: Clock.Clock) => {
       lastWarning = now
       sinceWarning = 0
       return Effect.annotateLogs(Effect.logWarning(message(total)), { ...annotations, count: total })
-    })
+    }).pipe(ignoreDefect)
 }
