@@ -32,8 +32,9 @@ export interface Options {
    * Update only rows that exist, and pass over the others. Default `false`.
    *
    * For a database where something else creates the rows, Coder's for one, whose
-   * table has further columns without defaults. Takes 25 % longer than the
-   * upsert, because it locks the rows, in key order, before it updates them.
+   * table has further columns without defaults. Takes 37 % longer than the
+   * upsert (500 rows, measured in one run), because it locks the rows, in key
+   * order, before it updates them.
    */
   readonly onlyExisting?: boolean | undefined
   /** Default `workspace_agent_metadata`; a schema goes before it with a dot. */
