@@ -146,6 +146,21 @@ describe("MetadataBatcher under load", () => {
     })
   )
 
+  it.effect("errors that cause each other are an outage as any", () =>
+    Effect.gen(function* () {
+      const { batcher, logs, writes } = yield* start()
+      const [one, other] = [new Error("one"), new Error("other")]
+      one.cause = other
+      other.cause = one
+      writes.answer(Effect.fail(Store.unavailable(one)))
+      yield* batcher.add(agentA, facts(1))
+      yield* batcher.flush
+      assert.include((yield* logs.next("Warn")).message, "store unavailable")
+      yield* batcher.flush
+      assert.deepInclude(yield* batcher.accounting, { written: 1, pending: 0 })
+    })
+  )
+
   it.effect("what is no report costs nobody else anything", () =>
     Effect.gen(function* () {
       const { batcher, until } = yield* start()
