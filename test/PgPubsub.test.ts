@@ -42,7 +42,7 @@ pubsubSuite(
     Effect.gen(function* () {
       const context = yield* Effect.context<PgClient.PgClient>()
       const resync = terminateListener.pipe(Effect.provide(context), Effect.orDie, Effect.asVoid)
-      return { pubsub: yield* PgPubsub.make(), resync }
+      return { pubsub: yield* PgPubsub.make({ maxReconnectDelay: "100 millis" }), resync }
     })
   ).pipe(Layer.provide(makeServer))
 )
@@ -219,7 +219,8 @@ layer(makeServer, { excludeTestServices: true, timeout: "30 seconds" })("PgPubsu
 
   it.effect("loses nobody in 20 terminations in a row while others come and go", () =>
     Effect.gen(function* () {
-      const pubsub = yield* PgPubsub.make()
+      // So often in a row, it would pause for up to 10 seconds.
+      const pubsub = yield* PgPubsub.make({ maxReconnectDelay: "100 millis" })
       const channel = makeChannel()
       const signals = yield* pubsub.subscribe(channel)
       for (let round = 0; round < 20; round++) {
