@@ -16,7 +16,6 @@ import type { Outage } from "./outage.ts"
 import * as Publisher from "./publisher.ts"
 import { Suspects } from "./suspects.ts"
 import * as throttledLog from "./throttledLog.ts"
-import { ignoreDefect } from "./throttledLog.ts"
 
 /** How many discarded rows a log line names, and how much of a key, which may be what is wrong with the row. */
 const maxNamed = 10
@@ -248,7 +247,7 @@ export const make = Effect.fnUntraced(function* <M extends Message, R extends Ro
       // An accumulator may throw. The next flush, and whoever awaits this one, must not wait for it for ever.
       const guarded = takeAndFlush(reason, atLeast, tellOnce).pipe(
         Effect.catchDefect((defect) => Effect.logError("a flush died", defect)),
-        ignoreDefect,
+        throttledLog.ignoreDefect,
         Effect.ensuring(tellOnce("failed"))
       )
       return Effect.andThen(permits.take(1), guarded)
