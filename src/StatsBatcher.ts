@@ -97,14 +97,13 @@ export interface DiscardedStats {
 }
 
 /**
+ * A report to add. Whoever may send the same report again gives it an `id`, a
+ * UUID, so that it is stored once. By default each report gets a new one.
+ *
  * @category models
  * @since 0.1.0
  */
-export interface AddOptions {
-  /**
-   * The id of the row, a UUID. Whoever may send the same report again gives it,
-   * so that it is stored once. By default each report has a new one.
-   */
+export interface Report extends AgentStats {
   readonly id?: string | undefined
 }
 
@@ -122,9 +121,9 @@ export class StatsBatcher extends Context.Service<
      * oldest report gives way, counted as discarded; what is no report is
      * dropped, counted and warned about.
      */
-    readonly add: (stats: AgentStats, options?: AddOptions | undefined) => Effect.Effect<void>
+    readonly add: (stats: Report) => Effect.Effect<void>
     /** `add` outside of Effect: synchronous, and gives back whether the report was taken, as 1 or 0. */
-    readonly addUnsafe: (stats: AgentStats, options?: AddOptions | undefined) => number
+    readonly addUnsafe: (stats: Report) => number
     /**
      * Writes all that was accepted so far, whatever the interval, and says what
      * became of it. During an outage it waits for the next attempt. Whoever
@@ -168,18 +167,14 @@ export const make = Effect.fnUntraced(function* (
     onDiscarded: onDiscarded && ((discarded) => onDiscarded(discarded.map(toDiscardedStats)))
   })
 
-  const offer = (
-    stats: AgentStats,
-    given: AddOptions | undefined,
-    span: Tracer.AnySpan | undefined
-  ): number => {
-    const row = toRow(stats, given?.id)
+  const offer = (stats: Report, span: Tracer.AnySpan | undefined): number => {
+    const row = toRow(stats)
     return engine.offerUnsafe(row?.agentId ?? "unknown", [row as AgentStatsRow], span)
   }
 
   return StatsBatcher.of({
-    add: (stats, given) => Effect.withFiberSucceed((fiber) => void offer(stats, given, sampledSpan(fiber))),
-    addUnsafe: (stats, given) => offer(stats, given, undefined),
+    add: (stats) => Effect.withFiberSucceed((fiber) => void offer(stats, sampledSpan(fiber))),
+    addUnsafe: (stats) => offer(stats, undefined),
     flush: engine.flush,
     accounting: engine.accounting,
     status: engine.status
@@ -212,13 +207,13 @@ export const layerConfig = (
   )
 
 /** A copy, since whoever added the report may use its object again. Undefined for what is no report. */
-const toRow = (stats: AgentStats, id: string | undefined): AgentStatsRow | undefined => {
+const toRow = (stats: Report): AgentStatsRow | undefined => {
   try {
     return {
       ...stats,
       connectionsByProto: { ...stats.connectionsByProto },
       createdAt: toMicroseconds(stats.createdAt),
-      id: id ?? globalThis.crypto.randomUUID()
+      id: stats.id ?? globalThis.crypto.randomUUID()
     }
   } catch {
     return undefined

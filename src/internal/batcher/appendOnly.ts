@@ -171,10 +171,11 @@ export class AppendOnlyAccumulator<A> implements Accumulator<A> {
     const whys = new Map(outcome.refused.map(({ position, why }) => [position, why]))
     const stays = new Set([...whys.keys(), ...outcome.unwritten])
     rows.forEach((row, position) => {
-      if (!stays.has(position)) return this.refusedRows.delete(row)
-      if (batch.forgotten.has(row.held.group)) {
-        account.discarded += 1
-        return this.refusedRows.delete(row)
+      const isForgotten = batch.forgotten.has(row.held.group)
+      if (isForgotten || !stays.has(position)) {
+        this.refusedRows.delete(row)
+        if (isForgotten && stays.has(position)) account.discarded += 1
+        return
       }
       row.why = whys.get(position) ?? row.why
       if (whys.has(position)) this.refusedRows.postpone(row, now())

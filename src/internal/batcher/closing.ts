@@ -33,11 +33,11 @@ export const close = <A>(environment: {
   const { account, accumulator, announcer, discards, flushing, intake, options, phase, writer } = environment
   const { shutdownTimeout } = options
 
-  // A write that hangs gets half of the time if others are waiting, and all of it otherwise.
+  // A write that hangs gets four fifths of the time if others are waiting, and all of it otherwise.
   const cutHanging = Effect.suspend(() => {
     const isAlone = accumulator.ready() === 0 && writer.underWay().length < 2
     return Effect.andThen(
-      Effect.sleep(isAlone ? shutdownTimeout : shutdownTimeout / 2),
+      Effect.sleep(isAlone ? shutdownTimeout : 0.8 * shutdownTimeout),
       Effect.sync(() => phase.cutOff())
     )
   })

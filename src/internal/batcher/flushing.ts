@@ -65,11 +65,22 @@ export const make = Effect.fnUntraced(function* (environment: {
     return fiber
   }
 
-  const announced = (settled: Settled | undefined): ReadonlyArray<Fiber.Fiber<unknown>> =>
-    settled === undefined ? [] : [fork(announcer.announce(settled))]
+  /** Writes a batch and announces it, in a fiber that goes on whatever becomes of whoever asked; gives back the former. */
+  const inBackground = (write: Effect.Effect<Settled | undefined>): Effect.Effect<Settled | undefined> =>
+    Effect.suspend(() => {
+      const written = Deferred.makeUnsafe<Settled | undefined>()
+      fork(
+        Effect.flatMap(
+          Effect.onExit(write, (exit) => Deferred.done(written, exit)),
+          (settled) => (settled === undefined ? Effect.void : announcer.announce(settled))
+        )
+      )
+      return Deferred.await(written)
+    })
+  const one: Flushing["one"] = (reason, atLeast) => inBackground(writer.write(reason, atLeast))
 
-  const one: Flushing["one"] = (reason, atLeast) =>
-    Effect.tap(writer.write(reason, atLeast), (settled) => Effect.sync(() => announced(settled)))
+  // Those under way now: others go on being added under load, and waiting for them would never end.
+  const awaitAnnounced = Effect.suspend(() => Fiber.awaitAll(Array.from(fibers)))
 
   const all = Effect.fnUntraced(function* (reason: Reason): Effect.fn.Return<Sweep> {
     foldQueued()
@@ -77,25 +88,23 @@ export const make = Effect.fnUntraced(function* (environment: {
     const apart = account.refused
     const underWay = writer.underWay()
     const batches = Array.from({ length: Math.ceil(accumulator.ready() / options.maxBatchSize) })
-    const notifications: Array<Fiber.Fiber<unknown>> = []
     let flushed: Flushed = { ...nothing, unchanged: resting, refused: apart }
     let failure: Error | undefined
     let isOver = false
     const next = Effect.suspend(() =>
       isOver
         ? Effect.void
-        : Effect.map(writer.write(reason), (settled) => {
+        : Effect.map(one(reason), (settled) => {
             isOver ||= settled === undefined || settled.failure !== undefined
             if (settled === undefined) return
             failure ??= settled.failure
             flushed = sum(flushed, settled.tally)
-            notifications.push(...announced(settled))
           })
     )
     yield* Effect.forEach(batches, () => next, { concurrency: options.writeConcurrency, discard: true })
     for (const tally of underWay) flushed = sum(flushed, yield* tally)
     if (failure !== undefined) flushed = { ...flushed, unwritten: flushed.unwritten + accumulator.ready() }
-    yield* Fiber.awaitAll(notifications)
+    yield* awaitAnnounced
     return { flushed, failure }
   })
 
@@ -115,18 +124,18 @@ export const make = Effect.fnUntraced(function* (environment: {
 
   return {
     one,
-    refused: Effect.tap(writer.retryRefused, (settled) => Effect.sync(() => announced(settled))),
+    refused: inBackground(writer.retryRefused),
     all,
     shared: makeShared(
       Effect.map(manual, ({ flushed }) => flushed),
-      fork
+      runFork
     ),
     attempted: () => {
       const made = attempt
       attempt = Deferred.makeUnsafe()
       Deferred.doneUnsafe(made, Effect.void)
     },
-    awaitAnnounced: Effect.suspend(() => Fiber.awaitAll(Array.from(fibers))),
+    awaitAnnounced,
     interruptAll: Effect.suspend(() => Fiber.interruptAll(Array.from(fibers)))
   }
 })

@@ -45,6 +45,12 @@ export class Groups<A> {
     MutableList.append(this.order, group)
   }
 
+  /** Puts a group whose turn is not over back in front of the others. */
+  putBack(group: Group<A>): void {
+    group.isOrdered = true
+    MutableList.prepend(this.order, group)
+  }
+
   /** The group that has waited longest. */
   dequeue(): Group<A> | undefined {
     const group = MutableList.take(this.order)

@@ -290,22 +290,28 @@ export class NewestWinsAccumulator<A> implements Accumulator<A> {
       if (group.written !== undefined) this.tryRest(group)
       const { waiting } = group
       if (waiting === undefined) continue
-      const room = max - size
-      if (waiting.records.length <= room) {
-        group.waiting = undefined
-        held.push(waiting)
-        size += waiting.records.length
-      } else {
-        // The rest waits behind the others, so that nobody's many keys hold up theirs.
-        held.push(splitHeld(waiting, room, this.bytesOf))
-        this.groups.enqueue(group)
-        size = max
-      }
+      const taken = this.takeFrom(group, waiting, max - size)
+      held.push(taken)
+      size += taken.records.length
     }
     if (size === 0) return undefined
     account.pending -= size
     account.inFlight += size
     return this.begin(makeBatch(held))
+  }
+
+  private takeFrom(group: Group<A>, waiting: Held<A>, room: number): Held<A> {
+    const { length } = waiting.records
+    if (group.due === 0 || group.due > length) group.due = length
+    const count = Math.min(group.due, room)
+    group.due -= count
+    if (count === length) {
+      group.waiting = undefined
+      return waiting
+    }
+    if (group.due > 0) this.groups.putBack(group)
+    else this.groups.enqueue(group)
+    return splitHeld(waiting, count, this.bytesOf)
   }
 
   private begin(batch: Batch<A>): Batch<A> {
@@ -585,9 +591,9 @@ export class NewestWinsAccumulator<A> implements Accumulator<A> {
     const { account, discards } = this.environment
     if (discards) {
       for (const batch of this.inFlight) {
-        batch.records.forEach((record, position) =>
-          this.tell(batch.groups[position] as string, record, "unwritten", "")
-        )
+        for (const { group, records } of batch.held) {
+          for (const record of records) this.tell(group, record, "unwritten", "")
+        }
       }
       for (const group of this.groups.values()) {
         for (const record of group.waiting?.records ?? []) this.tell(group.id, record, "unwritten", "")
