@@ -1,6 +1,6 @@
 import { type Accumulate, estimateBytes } from "./accumulator.ts"
 import { AppendOnlyAccumulator } from "./appendOnly.ts"
-import { NewestWinsAccumulator } from "./newestWins.ts"
+import * as NewestWins from "./newestWins/accumulator.ts"
 
 /**
  * Keeps the newest record per group and key. A record replaces one of an older
@@ -37,7 +37,7 @@ export const newestWins = <A>(options: {
     withTime,
     bytes,
     content,
-    make: (environment) => new NewestWinsAccumulator({ key, time, bytes, content }, environment)
+    make: (environment) => NewestWins.make({ key, time, bytes, content }, environment)
   }
 }
 
