@@ -1,6 +1,7 @@
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import * as Latch from "effect/Latch"
 import * as References from "effect/References"
 import type * as Scope from "effect/Scope"
 import * as Tracer from "effect/Tracer"
@@ -74,6 +75,7 @@ const build = Effect.fnUntraced(function* <A>(
   })
   const phase = new Phase(clock, options)
   const health = Health.make(clock, account)
+  const someRefused = Latch.makeUnsafe(false)
   const writer = Writer.make({
     definition,
     name,
@@ -83,7 +85,8 @@ const build = Effect.fnUntraced(function* <A>(
     health,
     meters,
     clock,
-    phase
+    phase,
+    someRefused
   })
   const announcer = Announcer.make({
     announce: definition.announce,
@@ -126,7 +129,17 @@ const build = Effect.fnUntraced(function* <A>(
       writer
     })
   )
-  const triggers = Triggers.make({ options, clock, intake, accumulator, health, meters, flushing })
+  const triggers = Triggers.make({
+    account,
+    someRefused,
+    options,
+    clock,
+    intake,
+    accumulator,
+    health,
+    meters,
+    flushing
+  })
   for (const fiber of [discards.run, announcer.retry, intakeLog.run, ...triggers])
     yield* Effect.forkScoped(fiber)
 

@@ -95,7 +95,7 @@ class Searching {
   /** The whole batch has failed as one statement already. */
   runAfter(failure: Failure): Effect.Effect<Outcome> {
     this.statementsLeft = maxSearchStatements
-    return Effect.map(this.divide(range(this.search.size), failure), () => this.outcome())
+    return Effect.map(this.fail(range(this.search.size), failure), () => this.outcome())
   }
 
   private outcome(): Outcome {

@@ -4,6 +4,7 @@ import * as Effect from "effect/Effect"
 import * as Latch from "effect/Latch"
 import * as Schedule from "effect/Schedule"
 import { monotonicMillis } from "../monotonicMillis.ts"
+import type { Account } from "./account.ts"
 import type { Accumulator } from "./accumulator.ts"
 import type { Flushing } from "./flushing.ts"
 import type { Health } from "./health.ts"
@@ -29,6 +30,7 @@ const never = () => false
 
 /** The effects that decide when to flush. Each runs for as long as the batcher does. */
 export const make = (environment: {
+  readonly account: Account
   readonly options: Resolved
   readonly clock: Clock.Clock
   readonly intake: Pick<Intake<never>, "foldUnsafe" | "awaitQueued">
@@ -36,8 +38,10 @@ export const make = (environment: {
   readonly health: Health
   readonly meters: Meters
   readonly flushing: Flushing
+  /** Open while there may be refused rows. */
+  readonly someRefused: Latch.Latch
 }): ReadonlyArray<Effect.Effect<unknown>> => {
-  const { accumulator, clock, flushing, health, intake, meters, options } = environment
+  const { account, accumulator, clock, flushing, health, intake, meters, options } = environment
 
   const full = Latch.makeUnsafe(false)
   const isFull = () => accumulator.ready() >= options.flushAt && !health.isDown()
@@ -98,7 +102,7 @@ export const make = (environment: {
   )
 
   let statements = 0
-  const retryRefused = Effect.suspend(() => {
+  const retryDue = Effect.suspend(() => {
     statements = 0
     return Effect.whileLoop({
       while: () => statements < statementsPerRetry && accumulator.hasRefusedDue() && !health.isDown(),
@@ -107,7 +111,22 @@ export const make = (environment: {
         statements += 1
       }
     })
-  }).pipe(Effect.schedule(Schedule.spaced(Math.max(1, Math.floor(options.interval / retriesPerInterval)))))
+  })
+  const retryPause = Math.max(1, Math.floor(options.interval / retriesPerInterval))
+  const retryRefused = environment.someRefused.await.pipe(
+    Effect.andThen(
+      Effect.schedule(
+        retryDue,
+        Schedule.while(Schedule.spaced(retryPause), () => account.refused + account.inFlight > 0)
+      )
+    ),
+    Effect.andThen(
+      Effect.sync(() => {
+        if (account.refused === 0) Latch.closeUnsafe(environment.someRefused)
+      })
+    ),
+    Effect.forever
+  )
 
   const flushesFull = Array.from({ length: options.writeConcurrency }, () => flushFull)
   return [scheduled, retryOutage, retryRefused, ...flushesFull, collect]

@@ -2,6 +2,7 @@ import type * as Clock from "effect/Clock"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as Latch from "effect/Latch"
 import * as Semaphore from "effect/Semaphore"
 import type { Account } from "./account.ts"
 import type { Accumulator } from "./accumulator.ts"
@@ -59,6 +60,8 @@ export interface WriterEnvironment<A> {
   readonly meters: Meters
   readonly clock: Clock.Clock
   readonly phase: Phase
+  /** Opened when a row has been refused. */
+  readonly someRefused: Latch.Latch
 }
 
 export const make = <A>(environment: WriterEnvironment<A>): Writer => {
@@ -145,6 +148,7 @@ export const make = <A>(environment: WriterEnvironment<A>): Writer => {
     const discards = options.onWriteFailure === "discard" && given.failure !== undefined
     const outcome = discards ? { ...given, failed: given.unwritten, unwritten: [] } : given
     accumulator.settle(batch, outcome)
+    if (outcome.refused.length > 0) Latch.openUnsafe(environment.someRefused)
     meters.catchUp()
     return outcome
   }
