@@ -16,8 +16,8 @@ import * as Layer from "effect/Layer"
 import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
 import type { SqlError } from "effect/sql/SqlError"
-import * as Listener from "./internal/listener.ts"
-import { whyInvalid } from "./internal/notifyLimits.ts"
+import * as Listener from "./internal/postgres/listener.ts"
+import { check } from "./internal/pubsub/limits.ts"
 import { classify } from "./internal/sqlError.ts"
 import * as Pubsub from "./Pubsub.ts"
 
@@ -47,14 +47,6 @@ export interface Options {
 }
 
 const notify = "SELECT pg_notify($1, p) FROM unnest($2::text[]) AS p"
-
-const check = (
-  channel: string,
-  payloads?: ReadonlyArray<string>
-): Effect.Effect<void, Pubsub.PubsubError> => {
-  const why = whyInvalid(channel, payloads)
-  return why === undefined ? Effect.void : Effect.fail(Pubsub.invalid(new Error(why)))
-}
 
 const toPubsubError = (error: SqlError): Pubsub.PubsubError =>
   classify(error).reason._tag === "Rejected" ? Pubsub.invalid(error) : Pubsub.unavailable(error)

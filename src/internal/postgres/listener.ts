@@ -10,10 +10,10 @@ import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
 import { ConnectionError, SqlError } from "effect/sql/SqlError"
-import type * as Pubsub from "../Pubsub.ts"
-import { innermostMessage } from "./innermostMessage.ts"
-import { monotonicMillis } from "./monotonicMillis.ts"
-import * as Subscribers from "./subscribers.ts"
+import { innermostMessage } from "../innermostMessage.ts"
+import { monotonicMillis } from "../monotonicMillis.ts"
+import { Resync, type Signal } from "../pubsub/signal.ts"
+import * as Subscribers from "../pubsub/subscribers.ts"
 
 /** The first pause between two attempts to connect. */
 const firstPauseMillis = 100
@@ -27,7 +27,7 @@ export interface Options {
 /** One connection that listens for every subscriber of this process. */
 export interface Listener {
   /** Returns once `LISTEN` is confirmed. */
-  readonly subscribe: (channel: string) => Effect.Effect<Queue.Dequeue<Pubsub.Signal>, SqlError, Scope.Scope>
+  readonly subscribe: (channel: string) => Effect.Effect<Queue.Dequeue<Signal>, SqlError, Scope.Scope>
 }
 
 // One connection's life. It ends when nobody is left to listen for, or is lost.
@@ -88,7 +88,7 @@ export const make = Effect.fnUntraced(function* (
     yield* Effect.gen(function* () {
       const notifications = yield* Scope.provide(session.connection.listen(channel), channelScope)
       // Whoever subscribed through an earlier session may have missed something.
-      subscribers.deliverUnsafe(channel, Subscribers.resync)
+      subscribers.deliverUnsafe(channel, Resync)
       yield* Effect.forkIn(pump(session, channel, notifications), channelScope)
       session.channels.set(channel, channelScope)
     }).pipe(Effect.onError((cause) => Scope.close(channelScope, Exit.failCause(cause))))
