@@ -25,14 +25,21 @@ export interface Subscribers {
   readonly shutdown: Effect.Effect<void>
 }
 
-const offerUnsafe = (queue: Queue.Queue<Signal>, signal: Signal): void => {
-  if (Queue.offerUnsafe(queue, signal)) return
-  for (let count = Queue.sizeUnsafe(queue); count > 0; count--) Queue.takeUnsafe(queue)
-  Queue.offerUnsafe(queue, Resync)
-}
+/** Why a subscriber is told to read anew: the connection was lost, or its own backlog was full. */
+export type ResyncReason = "reconnect" | "backlog"
 
-export const make = (): Subscribers => {
+export const make = (onResync: (reason: ResyncReason) => void = () => {}): Subscribers => {
   const queues = new Map<string, Set<Queue.Queue<Signal>>>()
+
+  const offerUnsafe = (queue: Queue.Queue<Signal>, signal: Signal): void => {
+    if (Queue.offerUnsafe(queue, signal)) {
+      if (signal._tag === "Resync") onResync("reconnect")
+      return
+    }
+    for (let count = Queue.sizeUnsafe(queue); count > 0; count--) Queue.takeUnsafe(queue)
+    Queue.offerUnsafe(queue, Resync)
+    onResync("backlog")
+  }
 
   const remove = (channel: string, queue: Queue.Queue<Signal>): void => {
     const others = queues.get(channel)
