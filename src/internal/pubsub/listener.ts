@@ -91,6 +91,8 @@ const open = (state: State): Effect.Effect<Session.Session, PubsubError> =>
       onOpen: (session) => {
         state.session = session
         state.meters.connected(true)
+        // Whoever subscribed through an earlier session may have missed something.
+        for (const channel of state.subscribers.channels()) state.subscribers.deliverUnsafe(channel, Resync)
         return fork(state, supervise(state, session))
       }
     }).pipe(Effect.onError(() => Effect.sync(() => state.meters.connected(false))))
@@ -164,14 +166,10 @@ const warn = (message: string, error: PubsubError) =>
 // Subscribing and leaving
 
 const listen = (state: State, session: Session.Session, channel: string): Effect.Effect<void, PubsubError> =>
-  Effect.tap(
-    Session.listen(session, channel, (payload) => {
-      state.meters.received(payload)
-      state.subscribers.deliverUnsafe(channel, Message(payload))
-    }),
-    // Whoever subscribed through an earlier session may have missed something.
-    () => Effect.sync(() => state.subscribers.deliverUnsafe(channel, Resync))
-  )
+  Session.listen(session, channel, (payload) => {
+    state.meters.received(payload)
+    state.subscribers.deliverUnsafe(channel, Message(payload))
+  })
 
 const subscribe = (state: State, channel: string) =>
   Effect.uninterruptibleMask((restore) =>
