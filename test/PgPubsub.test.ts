@@ -5,12 +5,14 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
+import * as Metric from "effect/Metric"
 import * as Queue from "effect/Queue"
 import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
 import * as EmbeddedPostgres from "../src/app/EmbeddedPostgres.ts"
 import * as PgPubsub from "../src/PgPubsub.ts"
 import type * as Pubsub from "../src/Pubsub.ts"
+import * as PubsubMetrics from "../src/PubsubMetrics.ts"
 import {
   makeChannel,
   PubsubUnderTest,
@@ -35,20 +37,52 @@ const terminateListener = Effect.flatMap(
     WHERE application_name = 'effect-metadata-batcher/listen'`
 )
 
+const until = <A, E, R>(effect: Effect.Effect<A, E, R>, predicate: (a: A) => boolean) =>
+  Effect.repeat(effect, { until: predicate, schedule: Schedule.spaced("5 millis") })
+
+/** Stops every process of the server while an effect runs. */
+const whileFrozen = Effect.fnUntraced(function* <A, E>(effect: Effect.Effect<A, E>) {
+  const sql = yield* PgClient.PgClient
+  const { processId } = yield* EmbeddedPostgres.EmbeddedPostgres
+  const backends = yield* sql<{ readonly pid: number }>`SELECT pid FROM pg_stat_activity`
+  const pids = [yield* processId, ...backends.map(({ pid }) => pid)]
+  const signal = (name: NodeJS.Signals) =>
+    Effect.sync(() => {
+      for (const pid of pids) process.kill(pid, name)
+    })
+  return yield* Effect.acquireUseRelease(
+    signal("SIGSTOP"),
+    () => effect,
+    () => signal("SIGCONT")
+  )
+})
+
 pubsubSuite(
   "PostgreSQL",
   Layer.effect(
     PubsubUnderTest,
     Effect.gen(function* () {
-      const context = yield* Effect.context<PgClient.PgClient>()
-      const resync = terminateListener.pipe(Effect.provide(context), Effect.orDie, Effect.asVoid)
-      return { pubsub: yield* PgPubsub.make({ maxReconnectDelay: "100 millis" }), resync }
+      const context = yield* Effect.context<PgClient.PgClient | EmbeddedPostgres.EmbeddedPostgres>()
+      const server = yield* EmbeddedPostgres.EmbeddedPostgres
+      const run = <A, E>(
+        effect: Effect.Effect<A, E, PgClient.PgClient | EmbeddedPostgres.EmbeddedPostgres>
+      ) => effect.pipe(Effect.provide(context), Effect.orDie, Effect.asVoid)
+      const options = { heartbeat: "1 second", maxReconnectDelay: "100 millis" } as const
+      const { connected } = PubsubMetrics.make({ prefix: "here" })
+      const isLost = until(Metric.value(connected), ({ value }) => value === 0)
+      return {
+        pubsub: yield* PgPubsub.make({ ...options, metricsPrefix: "here" }),
+        elsewhere: yield* Effect.flatMap(Postgres.makeClient(), (sql) =>
+          Effect.provideService(PgPubsub.make(options), PgClient.PgClient, sql)
+        ),
+        cut: run(terminateListener),
+        crash: run(Effect.andThen(server.stop("immediate"), server.start)),
+        restart: run(Effect.andThen(server.stop(), server.start)),
+        hang: run(whileFrozen(isLost))
+      }
     })
-  ).pipe(Layer.provide(makeServer))
+  ).pipe(Layer.provide(makeServer), Layer.provide(Logger.layer([])))
 )
-
-const until = <A, E, R>(effect: Effect.Effect<A, E, R>, predicate: (a: A) => boolean) =>
-  Effect.repeat(effect, { until: predicate, schedule: Schedule.spaced("5 millis") })
 
 layer(makeServer, { excludeTestServices: true, timeout: "30 seconds" })("PgPubsub", (it) => {
   it.effect("listens on one connection for all subscribers, of none for none", () =>

@@ -29,16 +29,29 @@ const makePubsub = (options?: RedisPubsub.Options) =>
     RedisPubsub.make(clientOf(path), { maxReconnectDelay: "100 millis", ...options })
   )
 
+const until = <A, E, R>(effect: Effect.Effect<A, E, R>, predicate: (a: A) => boolean) =>
+  Effect.repeat(effect, { until: predicate, schedule: Schedule.spaced("5 millis") })
+
 const underTest = Layer.effect(
   PubsubUnderTest,
   Effect.gen(function* () {
-    const { command } = yield* RedisServer.RedisServer
-    return { pubsub: yield* makePubsub(), resync: Effect.asVoid(command("CLIENT KILL TYPE pubsub")) }
+    const server = yield* RedisServer.RedisServer
+    const { connected } = PubsubMetrics.make({ prefix: "here" })
+    const isLost = until(Metric.value(connected), ({ value }) => value === 0)
+    return {
+      pubsub: yield* makePubsub({ heartbeat: "1 second", metricsPrefix: "here" }),
+      elsewhere: yield* makePubsub(),
+      cut: Effect.asVoid(server.command("CLIENT KILL TYPE pubsub")),
+      crash: Effect.andThen(server.kill, server.start),
+      restart: Effect.andThen(server.stop, server.start),
+      hang: Effect.acquireUseRelease(
+        server.freeze,
+        () => isLost,
+        () => server.thaw
+      )
+    }
   })
-)
-
-const until = <A, E, R>(effect: Effect.Effect<A, E, R>, predicate: (a: A) => boolean) =>
-  Effect.repeat(effect, { until: predicate, schedule: Schedule.spaced("5 millis") })
+).pipe(Layer.provide(Logger.layer([])))
 
 const assertDelivers = Effect.fnUntraced(function* (
   pubsub: Pubsub.Pubsub["Service"],
