@@ -1,4 +1,5 @@
 import * as Net from "node:net"
+import * as Inspect from "node:util"
 import * as PgClient from "@effect/sql-pg/PgClient"
 import { assert, layer } from "@effect/vitest"
 import * as Effect from "effect/Effect"
@@ -207,21 +208,6 @@ layer(makeServer, { excludeTestServices: true, timeout: "30 seconds" })("PgPubsu
     })
   )
 
-  it.effect("pauses between connections that are made and lost at once", () =>
-    Effect.gen(function* () {
-      const { config } = yield* PgClient.PgClient
-      const pubsub = yield* PgPubsub.make({
-        // As a proxy does that has lost its server.
-        connection: { ...config, startupParameters: { idle_session_timeout: "10" } }
-      })
-      const signals = yield* pubsub.subscribe(makeChannel())
-      const start = performance.now()
-      for (let lost = 0; lost < 5; lost++) yield* takeUntilResync(signals)
-      // 100, 200, 400 and 800 ms: the first time it connects again at once.
-      assert.isAtLeast(performance.now() - start, 1_500)
-    }).pipe(Effect.scoped, Effect.provide(Logger.layer([])))
-  )
-
   it.effect("stays open through heartbeats", () =>
     Effect.gen(function* () {
       // Also how long an answer may take: shorter, and a busy machine is taken for a dead connection.
@@ -251,22 +237,33 @@ layer(makeServer, { excludeTestServices: true, timeout: "30 seconds" })("PgPubsu
     })
   )
 
-  it.effect("loses nobody in 20 terminations in a row while others come and go", () =>
+  it.effect("quotes no payload in an error, though the server does", () =>
     Effect.gen(function* () {
-      // So often in a row, it would pause for up to 10 seconds.
-      const pubsub = yield* PgPubsub.make({ maxReconnectDelay: "100 millis" })
-      const channel = makeChannel()
-      const signals = yield* pubsub.subscribe(channel)
-      for (let round = 0; round < 20; round++) {
-        const visitor = Effect.scoped(Effect.ignore(pubsub.subscribe(makeChannel())))
-        yield* Effect.all([visitor, terminateListener, visitor], { concurrency: "unbounded" })
-        yield* takeUntilResync(signals)
-        yield* pubsub.publish(channel, [`round ${round}`])
-        const next = yield* Effect.repeat(Queue.take(signals), {
-          until: (signal) => signal._tag === "Message"
-        })
-        assert.deepStrictEqual(next, { _tag: "Message", payload: `round ${round}` })
+      const sql = yield* PgClient.PgClient
+      yield* sql`CREATE SCHEMA quoting`
+      yield* sql`CREATE FUNCTION quoting.pg_notify(text, text) RETURNS void LANGUAGE plpgsql AS
+        $$ BEGIN RAISE EXCEPTION 'bad: %', $2 USING ERRCODE = '22P02', DETAIL = $2, HINT = $2; END $$`
+      const client = yield* Postgres.makeClient({
+        startupParameters: { search_path: "quoting, pg_catalog" }
+      })
+      const pubsub = yield* Effect.provideService(PgPubsub.make(), PgClient.PgClient, client)
+      const error = yield* Effect.flip(pubsub.publish(makeChannel(), ["a secret"]))
+      assert.strictEqual(error.message, "the pubsub refuses this: SQLSTATE 22P02")
+      assert.notInclude(`${JSON.stringify(error)} ${Inspect.inspect(error, { depth: 10 })}`, "secret")
+    })
+  )
+
+  it.effect("refuses options that make no sense, and says which", () =>
+    Effect.gen(function* () {
+      for (const [options, option] of [
+        [{ heartbeat: 0 }, "heartbeat"],
+        [{ heartbeat: Number.NaN }, "heartbeat"],
+        [{ maxReconnectDelay: "100 days" }, "maxReconnectDelay"],
+        [{ metricsPrefix: "my-app" }, "metricsPrefix"]
+      ] as const) {
+        const { message } = yield* Effect.flip(PgPubsub.make(options))
+        assert.match(message, new RegExp(`: ${option} must be `))
       }
-    }).pipe(Effect.provide(Logger.layer([])))
+    })
   )
 })

@@ -175,26 +175,6 @@ if (RedisServer.whyMissing !== undefined) {
       }).pipe(Effect.scoped, Effect.provide(Logger.layer([])))
     )
 
-    it.effect("loses nobody in 5 lost connections in a row while others come and go", () =>
-      Effect.gen(function* () {
-        const { command } = yield* RedisServer.RedisServer
-        const pubsub = yield* makePubsub()
-        const channel = makeChannel()
-        const signals = yield* pubsub.subscribe(channel)
-        for (let round = 0; round < 5; round++) {
-          const visitor = Effect.scoped(Effect.ignore(pubsub.subscribe(makeChannel())))
-          const loss = command(`CLIENT KILL TYPE ${round % 2 === 0 ? "pubsub" : "normal"} SKIPME yes`)
-          yield* Effect.all([visitor, loss, visitor], { concurrency: "unbounded" })
-          yield* takeUntilResync(signals)
-          yield* Effect.retry(pubsub.publish(channel, [`round ${round}`]), Schedule.spaced("20 millis"))
-          const next = yield* Effect.repeat(Queue.take(signals), {
-            until: (signal) => signal._tag === "Message"
-          })
-          assert.deepStrictEqual(next, { _tag: "Message", payload: `round ${round}` })
-        }
-      }).pipe(Effect.scoped, Effect.provide(Logger.layer([])))
-    )
-
     it.effect("quotes no payload in an error, though the server does", () =>
       Effect.gen(function* () {
         const { command } = yield* RedisServer.RedisServer

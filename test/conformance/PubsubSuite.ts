@@ -38,6 +38,9 @@ const misfortunes = [
   ["its server hung", "hang"]
 ] as const
 
+/** How often the connection is lost in a row; a soak asks for more. */
+const losses = Number(process.env["SOAK_LOSSES"] ?? 5)
+
 export const makeChannel = (): string => `channel ${crypto.randomUUID()}`
 
 /** The payloads of the next messages. */
@@ -230,6 +233,29 @@ export const pubsubSuite = <E>(name: string, pubsubLayer: Layer.Layer<PubsubUnde
             }
           }
         })
+    )
+
+    it.effect(
+      `loses nobody in ${losses} lost connections in a row while others come and go`,
+      () =>
+        Effect.gen(function* () {
+          const { cut, pubsub } = yield* PubsubUnderTest
+          const channel = makeChannel()
+          const signals = yield* pubsub.subscribe(channel)
+          for (let round = 0; round < losses; round++) {
+            const visitor = Effect.scoped(Effect.ignore(pubsub.subscribe(makeChannel())))
+            yield* Effect.all([visitor, cut, visitor], { concurrency: "unbounded" })
+            yield* takeUntilResync(signals)
+            const payload = `round ${round}`
+            yield* Effect.retry(pubsub.publish(channel, [payload]), Schedule.spaced("20 millis"))
+            // More than one reconnect may follow one loss.
+            const next = yield* Effect.repeat(Queue.take(signals), {
+              until: (signal) => signal._tag === "Message"
+            })
+            assert.deepStrictEqual(next, { _tag: "Message", payload })
+          }
+        }),
+      30_000 + losses * 1_000
     )
 
     it.effect("keeps a bounded backlog for a subscriber that does not read, and holds up no other", () =>

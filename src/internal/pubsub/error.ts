@@ -30,7 +30,7 @@ export class Invalid extends Schema.Error<Invalid>("effect-metadata-batcher/Pubs
   cause: Schema.Defect()
 }) {
   override get message(): string {
-    return `the pubsub cannot carry this: ${innermostMessage(this.cause)}`
+    return `the pubsub refuses this: ${innermostMessage(this.cause)}`
   }
 }
 

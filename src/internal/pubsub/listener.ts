@@ -145,9 +145,11 @@ const connectAgain = (state: State): Effect.Effect<void> => {
     // A function that provides passwords fails with defects; it may recover all the same.
     Effect.catchDefect(Effect.fail),
     Effect.tapError((error) =>
-      Effect.annotateLogs(Effect.logDebug("Could not connect to listen for notifications"), {
-        error: innermostMessage(error)
-      })
+      log(
+        Effect.annotateLogs(Effect.logDebug("Could not connect to listen for notifications"), {
+          error: innermostMessage(error)
+        })
+      )
     ),
     Effect.retry(Pauses.betweenAttempts(state.timing.maxReconnectMillis)),
     // The pauses never end.
@@ -155,13 +157,16 @@ const connectAgain = (state: State): Effect.Effect<void> => {
     Effect.flatMap((session) => {
       if (session === undefined) return Effect.void
       state.meters.reconnected()
-      return Effect.logInfo("Listening for notifications again")
+      return log(Effect.logInfo("Listening for notifications again"))
     })
   )
 }
 
 const warn = (message: string, error: PubsubError) =>
-  Effect.annotateLogs(Effect.logWarning(message), { error: innermostMessage(error.reason.cause) })
+  log(Effect.annotateLogs(Effect.logWarning(message), { error: innermostMessage(error.reason.cause) }))
+
+/** A logger is the application's and may throw, which must not end what it was told of. */
+const log: (line: Effect.Effect<void>) => Effect.Effect<void> = Effect.catchDefect(() => Effect.void)
 
 // Subscribing and leaving
 
