@@ -274,7 +274,18 @@ export const assertMetrics = Effect.fnUntraced(function* (
 
 export const assertAddsUp = (account: Batcher.Accounting) =>
   Effect.sync(() => {
-    const { discarded, dropped, inFlight, offered, pending, queued, refused, superseded, unchanged, written } = account
+    const {
+      discarded,
+      dropped,
+      inFlight,
+      offered,
+      pending,
+      queued,
+      refused,
+      superseded,
+      unchanged,
+      written
+    } = account
     assert.strictEqual(
       dropped + queued + superseded + unchanged + pending + inFlight + refused + written + discarded,
       offered,

@@ -2,10 +2,9 @@ import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Latch from "effect/Latch"
-import * as References from "effect/References"
-import type * as Scope from "effect/Scope"
-import * as Tracer from "effect/Tracer"
+import * as Scope from "effect/Scope"
 import * as BatcherMetrics from "../../BatcherMetrics.ts"
+import { withoutCaller } from "../background.ts"
 import { Account } from "./account.ts"
 import type { Accumulator } from "./accumulator.ts"
 import * as Announcer from "./announcer.ts"
@@ -180,10 +179,6 @@ export const make = <A>(
     Effect.updateContext(
       Effect.annotateLogs(build(definition, options), "batcher", options.name),
       (context: Context.Context<Scope.Scope>) =>
-        context.pipe(
-          Context.omit(Tracer.ParentSpan),
-          Context.add(References.CurrentLogAnnotations, {}),
-          Context.add(References.CurrentLogSpans, [])
-        )
+        Context.add(withoutCaller(context), Scope.Scope, Context.get(context, Scope.Scope))
     )
   )
