@@ -144,7 +144,7 @@ export const make = (parts: {
     cells.markAllDue()
     wake()
     yield* trouble.failed(why)
-    nextAt = now() + (yield* pauseAfterFailure)
+    nextAt = Math.max(nextAt, now() + (yield* pauseAfterFailure))
   })
 
   const round = Effect.fnUntraced(function* (due: ReadonlyArray<Cell>) {
