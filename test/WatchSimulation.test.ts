@@ -215,6 +215,6 @@ describe("whatever is written, lost, refused and joined, every watcher ends with
         runSeed,
         { discard: true }
       ),
-    120_000
+    300_000
   )
 })

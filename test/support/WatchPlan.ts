@@ -50,15 +50,16 @@ const generate = (random: Random.Random): Plan => {
     [first, ...rest][below(rest.length + 1)] ?? first
   const many = <A>(count: number, make: () => A): Array<A> => Array.from({ length: count }, make)
 
-  const minInterval = oneOf(100, 250, 1000)
+  const minInterval = oneOf(250, 1000)
   const options: Plan["options"] = {
     minInterval,
-    refreshInterval: minInterval * oneOf(4, 30, 120),
+    refreshInterval: minInterval * oneOf(10, 40),
     readConcurrency: oneOf(1, 1, 3)
   }
   const agents = oneOf(1, 3, 10)
   const keys = many(oneOf(1, 4), () => `key ${below(4)}`)
   const loses = oneOf(0, 0, 0.3, 1)
+  const hangs = chance(0.1)
   const maxAge = oneOf(0, 0, 3 * minInterval)
 
   const fault = (): ReadFault => {
@@ -66,7 +67,7 @@ const generate = (random: Random.Random): Plan => {
     if (kind < 3)
       return { _tag: "Delay", millis: 10 * below(minInterval / 2) + 3, reads: oneOf("first", "last") }
     if (kind === 3) return { _tag: oneOf("Die", "Throw", "Interrupt", "Garbage") }
-    if (kind === 4) return { _tag: "Hang", interruptible: chance(0.5) }
+    if (kind === 4 && hangs) return { _tag: "Hang", interruptible: chance(0.5) }
     return {
       _tag: "Fail",
       reason: oneOf("Unavailable", "Canceled", "Rejected"),

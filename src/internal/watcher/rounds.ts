@@ -58,9 +58,10 @@ export const make = (parts: {
   let announcedAt: number | undefined
 
   const refreshTick = Math.ceil(Math.max(options.minInterval, options.refreshInterval / refreshParts))
-  const awaitWork = Effect.suspend(() =>
-    cells.size() === 0 ? woken.await : Effect.timeoutOption(woken.await, refreshTick)
-  )
+  const awaitWork = Effect.suspend(() => {
+    if (woken.isOpen()) return Effect.void
+    return cells.size() === 0 ? woken.await : Effect.timeoutOption(woken.await, refreshTick)
+  })
 
   // A turn of the event loop at the least, so that those who come within one are read together.
   const pace = Effect.suspend(() => (nextAt > now() ? Effect.sleep(nextAt - now()) : Effect.yieldNow))
@@ -180,7 +181,11 @@ export const make = (parts: {
       wake()
     },
     failingSince: () => failingSince,
-    run: Effect.forever(Effect.catchDefect(next, (defect) => failed(String(defect))))
+    run: Effect.forever(
+      Effect.catchDefect(next, (defect) => failed(String(defect))),
+      // Each round yields on its own.
+      { disableYield: true }
+    )
   }
 }
 
