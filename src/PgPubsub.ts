@@ -91,7 +91,7 @@ export const make = Effect.fnUntraced(function* (
     timing,
     meters,
     stayConnected: false,
-    background: withoutCaller(yield* Effect.context<never>(), sql.transactionService)
+    background: withoutCaller(yield* Effect.context<never>())
   })
 
   return Pubsub.Pubsub.of({

@@ -39,6 +39,8 @@ export interface Fleet {
   /** Reports until it is interrupted. */
   readonly run: (metadata: MetadataBatcher["Service"], stats: StatsBatcher["Service"]) => Effect.Effect<never>
   /** The last report of every agent that has made one. */
+  /** Every agent, whether it has reported or not. */
+  readonly agentIds: ReadonlyArray<AgentId>
   readonly lastReports: () => ReadonlyMap<AgentId, ReadonlyArray<Metadata>>
 }
 
@@ -140,6 +142,7 @@ export const make = (options: Options): Fleet => {
 
   return {
     workspaceId,
+    agentIds,
     lastReports: () => lastReports,
     run: (metadata, stats) => {
       const report = (turn: number, now: number) =>

@@ -2,9 +2,9 @@ import type * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Latch from "effect/Latch"
-import { bounded } from "./bounded.ts"
+import { bounded } from "../bounded.ts"
+import * as throttledLog from "../throttledLog.ts"
 import type { Definition, Discarded } from "./definition.ts"
-import * as throttledLog from "./throttledLog.ts"
 
 /** How many records `onDiscarded` is given at once. */
 const maxAtOnce = 500

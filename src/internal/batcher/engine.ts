@@ -1,8 +1,8 @@
 import * as Clock from "effect/Clock"
-import * as Context from "effect/Context"
+import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Latch from "effect/Latch"
-import * as Scope from "effect/Scope"
+import type * as Scope from "effect/Scope"
 import * as BatcherMetrics from "../../BatcherMetrics.ts"
 import { withoutCaller } from "../background.ts"
 import { Account } from "./account.ts"
@@ -178,7 +178,6 @@ export const make = <A>(
   Effect.flatMap(Options.resolve(definition), (options) =>
     Effect.updateContext(
       Effect.annotateLogs(build(definition, options), "batcher", options.name),
-      (context: Context.Context<Scope.Scope>) =>
-        Context.add(withoutCaller(context), Scope.Scope, Context.get(context, Scope.Scope))
+      (context: Context.Context<Scope.Scope>) => withoutCaller(context)
     )
   )

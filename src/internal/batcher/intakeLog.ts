@@ -1,11 +1,11 @@
 import type * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Latch from "effect/Latch"
+import * as throttledLog from "../throttledLog.ts"
 import { printable } from "./failure.ts"
 import type { IntakeEvents } from "./intake.ts"
 import type { Meters } from "./meters.ts"
 import type { Resolved } from "./options.ts"
-import * as throttledLog from "./throttledLog.ts"
 
 /** Warns of what was not taken as it came. Whoever adds only counts: a fiber writes the lines. */
 export interface IntakeLog {

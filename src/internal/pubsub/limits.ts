@@ -17,7 +17,8 @@ const fits = (text: string, maxBytes: number): boolean =>
   text.length <= maxBytes &&
   (text.length * 3 <= maxBytes || byteLength(text) <= maxBytes)
 
-const whyInvalid = (channel: string, payloads: ReadonlyArray<string>): string | undefined => {
+/** Why `NOTIFY` would refuse this, or `undefined` if it would not. */
+export const whyInvalid = (channel: string, payloads: ReadonlyArray<string> = []): string | undefined => {
   if (channel.length === 0) return "the channel has no name"
   if (!fits(channel, maxChannelBytes))
     return `a channel's name has at most ${maxChannelBytes} bytes, no NUL and no lone surrogate`
