@@ -9,7 +9,10 @@ import { Comment, Converter, MinimalSourceFile, ReflectionKind } from "typedoc"
 /** The text of a docstring that begins a file, without its tags. */
 const moduleDocstring = (source) => {
   const docstring = /^\/\*\*\n([\s\S]*?)\n \*\//.exec(source)?.[1] ?? ""
-  return docstring.replaceAll(/^ \* ?/gm, "").replaceAll(/^@.*$/gm, "").trim()
+  return docstring
+    .replaceAll(/^ \* ?/gm, "")
+    .replaceAll(/^@.*$/gm, "")
+    .trim()
 }
 
 export const load = ({ converter, files }) => {
