@@ -94,13 +94,13 @@ export const make = Effect.fnUntraced(function* (
  * **Example** (Writing to PostgreSQL)
  *
  * ```ts
- * import { PgStore } from "effect-metadata-batcher"
+ * import * as PgStore from "effect-metadata-batcher/PgStore"
  * import * as PgClient from "@effect/sql-pg/PgClient"
  * import * as Layer from "effect/Layer"
  * import * as Redacted from "effect/Redacted"
  *
  * const StoreLive = PgStore.layer().pipe(
- *   Layer.provide(PgClient.layer({ url: Redacted.make("postgres://localhost/app") }))
+ *   Layer.provide(PgClient.layer({ url: Redacted.make("postgres://app@localhost/app") }))
  * )
  * ```
  *
