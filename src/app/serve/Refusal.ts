@@ -44,7 +44,6 @@ export const respond = ({ _tag, message }: Refused): HttpServerResponse.HttpServ
     }
   )
 
-// The default messages quote the input.
 const describe = SchemaIssue.makeFormatterStandardSchemaV1({
   leafHook: (issue) => {
     switch (issue._tag) {
@@ -53,19 +52,10 @@ const describe = SchemaIssue.makeFormatterStandardSchemaV1({
       case "UnexpectedKey":
         return "is not known"
       default:
-        return SchemaIssue.defaultLeafHook(withoutInput(issue))
+        return SchemaIssue.defaultLeafHook(issue)
     }
-  },
-  checkHook: (issue) => SchemaIssue.defaultCheckHook(issue) ?? expectedOf(issue)
+  }
 })
-
-const withoutInput = <Issue extends object>(issue: Issue): Issue =>
-  Object.create(issue, { input: { value: undefined }, reportInput: { value: false } })
-
-const expectedOf = ({ filter }: SchemaIssue.Filter): string => {
-  const expected = filter.annotations?.["expected"]
-  return typeof expected === "string" ? `Expected ${expected}` : "is not allowed"
-}
 
 const places: Readonly<Record<HttpApiSchemaError["kind"], string>> = {
   Params: "path",
@@ -89,7 +79,8 @@ export const badRequest = ({ cause, kind }: HttpApiSchemaError): BadRequest => {
     // A key of an object comes from the client: it is not given back at length.
     return key.length > 40 ? `${key.slice(0, 40)}…` : key
   })
-  const what = (issue?.message ?? "is not valid").split("\n", 1)[0] ?? ""
+  // A message may quote the input at its end, depending on how the schema was asked.
+  const what = (issue?.message ?? "is not valid").replace(/(, got |\n)[\s\S]*$/, "")
   return new BadRequest({ message: `${[places[kind], ...path].join(".")}: ${what.slice(0, 200)}` })
 }
 

@@ -170,12 +170,12 @@ export const layer = ({ minIntervalMs }: Pick<Settings, "minIntervalMs">) =>
             const watcher = yield* watchers.join(
               withPulse ? ["state", "overview", "pulse"] : ["state", "overview"]
             )
+            state.tell(watcher)
+            if (withPulse) pulses.tell(watcher)
             yield* overview.ready.pipe(
               Effect.timeoutOrElse({ duration: patience, orElse: () => Effect.fail(cannotStart) }),
               Effect.mapError(() => cannotStart)
             )
-            state.tell(watcher)
-            if (withPulse) pulses.tell(watcher)
             overview.tell(watcher, headers["last-event-id"])
             return yield* respond(watcher)
           }),
