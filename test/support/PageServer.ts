@@ -2,6 +2,7 @@
  * A server that speaks to the page as `serve` does, with a fleet and faults at
  * will: for what a real one would have to be brought to.
  */
+import { EventEmitter, once } from "node:events"
 import { readdirSync, readFileSync } from "node:fs"
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http"
 import type { AddressInfo } from "node:net"
@@ -44,6 +45,9 @@ export class PageServer {
   /** The streams that were asked for, in order. */
   readonly asked: Array<string> = []
   token: string | undefined
+  /** How many times all viewers have been told what is new. */
+  told = 0
+  private readonly happened = new EventEmitter()
   private storeSince: number | null = null
   private history: Array<Pulse> = []
   private viewers = new Set<Viewer>()
@@ -91,6 +95,16 @@ export class PageServer {
   remove(agentId: string): void {
     this.facts.delete(agentId)
     this.removed.add(agentId)
+  }
+
+  /** Resolves once there are this many streams. */
+  async whenViewers(count: number): Promise<void> {
+    while (this.viewers.size !== count) await once(this.happened, "happened")
+  }
+
+  /** Resolves once all viewers have been told what is new this many times. */
+  async whenTold(times: number): Promise<void> {
+    while (this.told < times) await once(this.happened, "happened")
   }
 
   setStore(since: number | null): void {
@@ -150,6 +164,8 @@ export class PageServer {
         for (const id of [...agents, ...removed]) if (viewer.agents.includes(id)) this.sendFacts(viewer, id)
       }
     }
+    this.told += 1
+    this.happened.emit("happened")
   }
 
   private overview(viewer: Viewer): void {
@@ -169,7 +185,10 @@ export class PageServer {
     const agents = url.searchParams.get("agents")?.split(",")
     const viewer = { response, agents }
     this.viewers.add(viewer)
-    response.on("close", () => this.viewers.delete(viewer))
+    response.on("close", () => {
+      this.viewers.delete(viewer)
+      this.happened.emit("happened")
+    })
     if (agents === undefined) this.overview(viewer)
     else for (const id of agents) this.sendFacts(viewer, id)
   }

@@ -3,7 +3,7 @@
  *
  * @since 0.1.0
  */
-import { html, setText } from "./Dom.ts"
+import { html, plural, setText } from "./Dom.ts"
 import { type AgentState, stateNames } from "./Fleet.ts"
 import * as Time from "./Time.ts"
 import type { Fact, Line } from "./Wire.ts"
@@ -55,7 +55,7 @@ export class Card {
     const hidden = Math.max(0, facts - room)
     setText(
       this.more,
-      [hidden > 0 ? `${hidden} more` : "", errors > 0 ? `${errors} ${errors === 1 ? "error" : "errors"}` : ""]
+      [hidden > 0 ? `${hidden} more` : "", errors > 0 ? plural(errors, "error") : ""]
         .filter((part) => part !== "")
         .join(" · ")
     )

@@ -4,7 +4,7 @@
  * @since 0.1.0
  */
 import { inOrder } from "./Card.ts"
-import { byId, html, setText } from "./Dom.ts"
+import { byId, html, plural, setText } from "./Dom.ts"
 import { stateNames, stateOf } from "./Fleet.ts"
 import * as Time from "./Time.ts"
 import type { Fact, Line } from "./Wire.ts"
@@ -15,6 +15,8 @@ interface Row {
   readonly age: HTMLTableCellElement
   fact: Fact
 }
+
+const errorsOf = ({ errors }: Line): ReadonlyArray<string> => (errors === 0 ? [] : [plural(errors, "error")])
 
 const cellOf = (fact: Fact): string => (fact.error === "" ? fact.value : fact.error)
 
@@ -47,13 +49,12 @@ export const make = (onClose: (id: string) => void): Detail => {
     const value = html("td", { class: "fact-value" })
     const age = html("td", { class: "fact-age" })
     const element = html("tr", {}, html("th", { scope: "row" }, fact.key), value, age)
-    // What was there when the sheet was opened is not new.
-    if (body.childElementCount > 0) element.classList.add("changed")
     return { element, value, age, fact }
   }
 
   const showFact = (row: Row, fact: Fact) => {
-    const changed = row.value.textContent !== "" && row.value.textContent !== cellOf(fact)
+    // What was there when the sheet was opened is not new.
+    const changed = row.element.isConnected && row.value.textContent !== cellOf(fact)
     row.fact = fact
     row.element.classList.toggle("error", fact.error !== "")
     setText(row.value, cellOf(fact))
@@ -91,7 +92,9 @@ export const make = (onClose: (id: string) => void): Detail => {
       summary,
       line === undefined
         ? ""
-        : `${line.facts} ${line.facts === 1 ? "fact" : "facts"} · ${line.errors} ${line.errors === 1 ? "error" : "errors"} · newest ${Time.age(line.lastCollectedAt)}`
+        : [plural(line.facts, "fact"), ...errorsOf(line), `newest ${Time.age(line.lastCollectedAt)}`].join(
+            " · "
+          )
     )
   }
 

@@ -50,3 +50,7 @@ export const byId = <Name extends keyof HTMLElementTagNameMap>(
 export const setText = (element: Element, text: string): void => {
   if (element.textContent !== text) element.textContent = text
 }
+
+/** `1 fact`, `2 facts`. */
+export const plural = (count: number, noun: string): string =>
+  `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`

@@ -42,7 +42,7 @@ const troubleOf = (health: Health): Trouble | undefined => {
     const why = storeError === null ? "" : `: ${storeError.replace(/\.$/, "")}`
     return {
       level: "bad",
-      text: `The database is away since ${Time.timeOfDay(storeSince)}${why}. Facts wait in memory; what you see may be as old.`
+      text: `The database has been away since ${Time.timeOfDay(storeSince)}${why}. Facts wait in memory; what you see is as of then.`
     }
   }
   if (health.staleSince !== null) {
@@ -82,6 +82,7 @@ export const make = (retryNow: () => void): Status => {
   const store = byId("store", "span")
   const trouble = byId("trouble", "div")
   const text = byId("trouble-text", "p")
+  const sheetTrouble = byId("detail-trouble", "p")
   const retry = byId("trouble-retry", "button")
   const announcer = byId("announcer", "p")
   let retryAt: number | undefined
@@ -98,15 +99,20 @@ export const make = (retryNow: () => void): Status => {
     show: (health) => {
       const known = troubleOf(health)
       root.dataset["stale"] = String(staleSince(health) !== undefined)
+      root.dataset["lost"] = String(health.lostSince !== undefined)
       link.dataset["level"] =
         health.link._tag === "Open" ? "good" : health.lostSince === undefined ? "idle" : "bad"
       setText(link, health.lostSince === undefined ? linkNames[health.link._tag] : "Disconnected")
-      const unknown = health.lostSince !== undefined || health.link._tag !== "Open"
-      store.dataset["level"] = unknown ? "idle" : health.storeSince === null ? "good" : "bad"
-      setText(store, unknown ? "Database unknown" : health.storeSince === null ? "Database" : "Database away")
-      trouble.hidden = known === undefined
-      trouble.dataset["level"] = known?.level ?? ""
+      // Without the server, nobody knows how the database is.
+      store.hidden = health.link._tag !== "Open"
+      store.dataset["level"] = health.storeSince === null ? "good" : "bad"
+      setText(store, health.storeSince === null ? "Database" : "Database away")
+      for (const element of [trouble, sheetTrouble]) {
+        element.hidden = known === undefined
+        element.dataset["level"] = known?.level ?? ""
+      }
       setText(text, known?.text ?? "")
+      setText(sheetTrouble, known?.text ?? "")
       setText(announcer, announcement(health))
       retryAt = health.link._tag === "Lost" ? health.link.retryAt : undefined
       tick()

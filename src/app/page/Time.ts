@@ -35,7 +35,7 @@ export const duration = (millis: number): string => {
 /** `3 s ago`. */
 export const age = (at: number): string => `${duration(now() - at)} ago`
 
-const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit" })
+const clock = new Intl.DateTimeFormat(undefined, { hour: "numeric", minute: "2-digit", second: "2-digit" })
 const dated = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" })
 
 /** The time of day in the viewer's own zone, with the date if it is not today's. */

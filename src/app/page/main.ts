@@ -4,7 +4,7 @@
  * @since 0.1.0
  */
 import * as Detail from "./Detail.ts"
-import { byId, setText } from "./Dom.ts"
+import { byId, plural, setText } from "./Dom.ts"
 import { Fleet } from "./Fleet.ts"
 import { Grid } from "./Grid.ts"
 import * as Status from "./Status.ts"
@@ -90,7 +90,7 @@ const view = View.make(() => {
   showFleet()
   const { search, state } = view.wanted()
   const found = fleet.select(view.wanted(), asOf()).length
-  setText(byId("found", "p"), search === "" && state === "all" ? "" : `${found} agents match`)
+  setText(byId("found", "p"), search === "" && state === "all" ? "" : `${plural(found, "agent")} found`)
 })
 
 const detail = Detail.make((closed) => {
@@ -124,8 +124,8 @@ const streams = Streams.make({
       streams.stop()
       token.ask(link.why)
     }
-    const lost = link._tag === "Lost" ? (health.lostSince ?? Time.now()) : undefined
-    setHealth({ link, lostSince: lost })
+    const lostSince = link._tag === "Lost" ? (health.lostSince ?? Time.now()) : undefined
+    setHealth({ link, lostSince, heardAt: link._tag === "Open" ? Time.now() : health.heardAt })
     showFleet()
   },
   onSnapshot: (snapshot) => {
@@ -141,7 +141,11 @@ const streams = Streams.make({
     setHealth(state)
     showFleet()
   },
-  onHistory: ({ pulses }) => traffic.history(pulses),
+  onHistory: ({ pulses }) => {
+    const newest = pulses.at(-1)
+    if (newest !== undefined) Time.learn(newest.at)
+    traffic.history(pulses)
+  },
   onPulse: (pulse) => {
     Time.learn(pulse.at)
     setHealth({ heardAt: pulse.at })
