@@ -115,7 +115,7 @@ export class Grid {
     }
     this.keepCurrent(places)
 
-    const shown = new Set([...places.values()].map(({ id }) => id))
+    const shown = new Set<string>([...places.values()].map(({ id }) => id))
     for (const [id, card] of this.cards) {
       if (shown.has(id)) continue
       card.element.remove()
