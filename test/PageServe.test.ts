@@ -151,7 +151,7 @@ describe.skipIf(Browser.unserved !== undefined)("the page of serve", () => {
           await dialog.getByLabel("Token").fill(token)
           await dialog.getByRole("button").click()
           await shows(page, "Live")
-          await shows(page, "Database")
+          await shows(page, "Database ready")
         })
         assert.deepStrictEqual(complaints, [])
       })

@@ -5,6 +5,7 @@
  */
 import { html, plural, setText } from "./Dom.ts"
 import { type AgentState, stateNames } from "./Fleet.ts"
+import type { Layout } from "./Layout.ts"
 import * as Time from "./Time.ts"
 import type { Fact, Line } from "./Wire.ts"
 
@@ -59,6 +60,15 @@ export class Card {
         .filter((part) => part !== "")
         .join(" · ")
     )
+  }
+
+  /** Puts it where it belongs. */
+  put(place: number, layout: Layout): void {
+    const { style } = this.element
+    style.width = `${layout.cardWidth}px`
+    style.transform = `translate(${layout.xOf(place)}px, ${layout.yOf(place)}px)`
+    this.element.ariaPosInSet = String(place + 1)
+    this.element.ariaSetSize = String(layout.count)
   }
 
   showAge(): void {

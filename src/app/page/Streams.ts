@@ -35,7 +35,7 @@ export interface Streams {
   readonly start: () => void
   readonly stop: () => void
   readonly retryNow: () => void
-  /** Watches these agents instead of those before. */
+  /** Watches these agents instead of those before, the first of them if there are too many. */
   readonly watch: (ids: ReadonlyArray<string>) => void
 }
 
@@ -62,7 +62,8 @@ export const make = (handlers: Handlers): Streams => {
   }
 
   const watchNow = () => {
-    const ids = wanted.slice(0, mostWatched).join()
+    // In another order they are the same agents, and no reason to ask anew.
+    const ids = wanted.slice(0, mostWatched).sort().join()
     if (!running || ids === watched) return
     unwatch()
     watched = ids

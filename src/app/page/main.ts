@@ -69,9 +69,7 @@ const showFleet = () => {
 
 const watch = () => {
   const agent = detail.agent()
-  const ids = agent === undefined || inSight.includes(agent) ? inSight : [agent, ...inSight]
-  // The same agents in another order are no reason to ask anew.
-  streams.watch([...ids].sort())
+  streams.watch(agent === undefined ? inSight : [agent, ...inSight.filter((id) => id !== agent)])
 }
 
 const showAgent = () => {
