@@ -10,7 +10,7 @@ import * as Token from "./Token.ts"
 import type { Changes, Facts, History, Pulse, Snapshot, State } from "./Wire.ts"
 
 /** A pulse comes every second: without one, the server or the way to it is gone. */
-const silence = 4_000
+const silence = 3_500
 
 /** Only the pulse shows that the server is alive; here it is silent for up to 15 s. */
 const quietSilence = 20_000
