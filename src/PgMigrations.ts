@@ -8,6 +8,7 @@ import * as Layer from "effect/Layer"
 import * as Migrator from "effect/sql/Migrator"
 import * as SqlClient from "effect/sql/SqlClient"
 import type { SqlError } from "effect/sql/SqlError"
+import * as Partitions from "./internal/postgres/partitions.ts"
 
 /**
  * @category models
@@ -23,6 +24,16 @@ export interface Options {
    * that is a good bargain. It is decided when the table is made.
    */
   readonly unlogged?: boolean | undefined
+  /**
+   * Partition the statistics table by `created_at`, a partition a day. Default
+   * `false`.
+   *
+   * Old statistics then go by dropping partitions, which takes milliseconds
+   * however many rows there are. `PgRetention` does that and makes the next ones:
+   * without it they run out after three days, and rows go to a partition that
+   * takes the rest. It is decided when the table is made.
+   */
+  readonly partitioned?: boolean | undefined
 }
 
 // Rows are updated in place over and over; a tenth of each page left free keeps
@@ -41,11 +52,15 @@ CREATE ${sql.literal(options?.unlogged ? "UNLOGGED" : "")} TABLE workspace_agent
 ) WITH (fillfactor = 90)`
   )
 
-const createStats = Effect.gen(function* () {
+const createStats = Effect.fnUntraced(function* (options: Options | undefined) {
   const sql = yield* SqlClient.SqlClient
+  // A unique key of a partitioned table has to hold what it is partitioned by.
+  const [key, partitionBy] = options?.partitioned
+    ? ["id, created_at", "PARTITION BY RANGE (created_at)"]
+    : ["id", ""]
   yield* sql`
 CREATE TABLE workspace_agent_stats (
-  id uuid PRIMARY KEY,
+  id uuid NOT NULL,
   created_at timestamptz NOT NULL,
   user_id uuid NOT NULL,
   agent_id uuid NOT NULL,
@@ -61,11 +76,13 @@ CREATE TABLE workspace_agent_stats (
   session_count_jetbrains bigint NOT NULL DEFAULT 0,
   session_count_reconnecting_pty bigint NOT NULL DEFAULT 0,
   session_count_ssh bigint NOT NULL DEFAULT 0,
-  connection_median_latency_ms double precision NOT NULL DEFAULT -1
-)`
+  connection_median_latency_ms double precision NOT NULL DEFAULT -1,
+  PRIMARY KEY (${sql.literal(key)})
+) ${sql.literal(partitionBy)}`
   yield* sql`CREATE INDEX workspace_agent_stats_created_at ON workspace_agent_stats (created_at)`
   yield* sql`
 CREATE INDEX workspace_agent_stats_agent_id ON workspace_agent_stats (agent_id, created_at DESC)`
+  if (options?.partitioned) yield* Partitions.makeFirst(sql, "workspace_agent_stats")
 })
 
 const migrate = Migrator.make({})
@@ -90,7 +107,7 @@ export const run = (
     table: "effect_metadata_batcher_migrations",
     loader: Migrator.fromRecord({
       "0001_workspace_agent_metadata": Effect.asVoid(createMetadata(options)),
-      "0002_workspace_agent_stats": createStats
+      "0002_workspace_agent_stats": createStats(options)
     })
   })
 

@@ -43,17 +43,17 @@ export const resolve = Effect.fnUntraced(function* (
   }
 })
 
-const invalid = (option: string, expected: string, actual: unknown) =>
+export const invalid = (option: string, expected: string, actual: unknown) =>
   Effect.fail(
     new InvalidOptionError({ option, expected, actual: typeof actual === "string" ? actual : String(actual) })
   )
 
-const count = (option: string, value: number, least: number) =>
+export const count = (option: string, value: number, least: number) =>
   Number.isSafeInteger(value) && value >= least
     ? Effect.succeed(value)
     : invalid(option, `a whole number of at least ${least}`, value)
 
-const millis = (option: string, input: Duration.Input, least: number) =>
+export const millis = (option: string, input: Duration.Input, least: number) =>
   Effect.suspend(() => {
     const value = Duration.fromInput(input)
     // Duration takes NaN for zero.
@@ -68,7 +68,7 @@ const millis = (option: string, input: Duration.Input, least: number) =>
 const oneOf = <A extends string>(option: string, value: A, allowed: ReadonlyArray<A>) =>
   allowed.includes(value) ? Effect.succeed(value) : invalid(option, `one of ${allowed.join(", ")}`, value)
 
-const prefix = (value: string) =>
+export const prefix = (value: string) =>
   /^[a-zA-Z_][a-zA-Z0-9_]*$/.test(value)
     ? Effect.succeed(value)
     : invalid("metricsPrefix", "letters, digits and underscores, not starting with a digit", value)
