@@ -86,7 +86,7 @@ const until = <A, E, R>(effect: Effect.Effect<A, E, R>, isSo: (answer: A) => boo
   )
 
 /** Counts the rows of each statement that deletes from a table, and may make it slow. */
-const watchDeletes = Effect.fnUntraced(function* (table: string, seconds = 0) {
+const watchDeletes = Effect.fnUntraced(function* (table: string, seconds = "0") {
   const sql = yield* PgClient.PgClient
   yield* sql.unsafe(`CREATE TABLE ${table}_log (n serial, rows int)`)
   yield* sql.unsafe(`CREATE FUNCTION ${table}_f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
@@ -203,23 +203,16 @@ layer(Postgres.layer, { excludeTestServices: true, timeout: "30 seconds" })("PgR
   it.effect("takes fewer rows at a time while the server is slow", () =>
     Effect.gen(function* () {
       const table = yield* statsTable(hours(300, 100))
-      const deletes = yield* watchDeletes(table, 0.02)
-      const options = {
-        stats: "1 day",
-        statsTable: table,
-        batchSize: 160,
-        share: 1,
-        maxStatementTime: 15
-      } as const
-      yield* PgRetention.run(options)
-      assert.deepStrictEqual((yield* deletes).slice(0, 4), [160, 80, 40, 20])
+      const deletes = yield* watchDeletes(table, "0.002 * (SELECT count(*) FROM gone)")
+      yield* PgRetention.run({ ...atOnce, stats: "1 day", statsTable: table, maxStatementTime: 100 })
+      assert.deepStrictEqual((yield* deletes).slice(0, 3), [125, 62, 31])
     })
   )
 
   it.effect("rests so long that statements take no more than their share", () =>
     Effect.gen(function* () {
       const table = yield* statsTable(hours(20, 100))
-      const deletes = yield* watchDeletes(table, 0.02)
+      const deletes = yield* watchDeletes(table, "0.02")
       const start = performance.now()
       yield* PgRetention.run({ stats: "1 day", statsTable: table, batchSize: 10, share: 0.1 })
       // Two statements of at least 20 ms that delete, each a tenth of its time.
@@ -233,7 +226,7 @@ layer(Postgres.layer, { excludeTestServices: true, timeout: "30 seconds" })("PgR
       const sql = yield* PgClient.PgClient
       const table = yield* statsTable([100])
       const metadata = yield* metadataTable([[100]])
-      const deletes = yield* watchDeletes(table, 0.3)
+      const deletes = yield* watchDeletes(table, "0.3")
       const one = { ...atOnce, stats: "1 day", statsTable: table } as const
       const locks = Effect.map(
         sql<{ count: number }>`SELECT count(*)::int AS count FROM pg_locks WHERE locktype = 'advisory'`,

@@ -30,12 +30,14 @@ export const make = (options: {
   readonly onStatement: (millis: number) => void
 }): Pace => {
   const { batchSize, clock, onStatement, share, slowMillis } = options
-  let size = batchSize
+  const least = Math.min(leastSize, batchSize)
+  // Nothing is known yet of how quick the server is.
+  let size = Math.max(least, Math.floor(batchSize / 8))
   let rest = 1
 
   const adapt = (millis: number) => {
     if (millis > slowMillis) {
-      size = Math.max(Math.min(leastSize, batchSize), Math.floor(size / 2))
+      size = Math.max(least, Math.floor(size / 2))
       rest = Math.min(longestRest, rest * 2)
     } else if (millis < slowMillis / 2) {
       size = Math.min(batchSize, size * 2)

@@ -39,8 +39,8 @@ export interface Options {
   readonly share?: number | undefined
   /**
    * A statement that takes longer tells that the server is busy: the next ones
-   * are half the size each, and the rests twice as long, until it passes.
-   * Default 50 milliseconds.
+   * are half the size each, and the rests twice as long, until one takes less
+   * than half of it. Default 20 milliseconds.
    */
   readonly maxStatementTime?: Duration.Input | undefined
   /** Partitions kept ready beyond that of the present. Default 3. */
@@ -77,7 +77,7 @@ export const resolve = Effect.fnUntraced(function* (
     interval: yield* millis("interval", options.interval ?? "1 minute", 1),
     batchSize: yield* count("batchSize", options.batchSize ?? 1_000, 1),
     share: yield* share(options.share ?? 0.05),
-    slowMillis: yield* millis("maxStatementTime", options.maxStatementTime ?? "50 millis", 1),
+    slowMillis: yield* millis("maxStatementTime", options.maxStatementTime ?? "20 millis", 1),
     partitionsAhead: yield* count("partitionsAhead", options.partitionsAhead ?? defaultAhead, 0),
     metadataTable: options.metadataTable ?? "workspace_agent_metadata",
     statsTable: options.statsTable ?? "workspace_agent_stats",
