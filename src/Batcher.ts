@@ -33,7 +33,7 @@ import type * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import type * as Tracer from "effect/Tracer"
 import type { PubsubError } from "./Pubsub.ts"
-import type { StoreError } from "./Store.ts"
+import type { StoreError, WriteResult } from "./Store.ts"
 
 export { make } from "./internal/engine.ts"
 
@@ -181,8 +181,8 @@ export interface Definition<M extends Message, R extends Row<M>> {
     readonly batchSizeBoundaries?: ReadonlyArray<number> | undefined
   }
   readonly accumulator: (ledger: Ledger, maxPending: number) => Effect.Effect<Accumulator<M, R>>
-  /** Writes all rows or none. Must be safe to run again with the same rows. */
-  readonly write: (rows: ReadonlyArray<R>) => Effect.Effect<void, StoreError>
+  /** Writes all rows that the store does not refuse. Must be safe to run again with the same rows. */
+  readonly write: (rows: ReadonlyArray<R>) => Effect.Effect<WriteResult, StoreError>
   /** Tells others whose rows were written: once per flush, after its rows are committed. */
   readonly notification?:
     | {

@@ -3,8 +3,6 @@
  *
  * Every operation is one statement whose text never changes, so that a
  * connection prepares it once, with one array parameter per column.
- * A batch of facts of which PostgreSQL refuses some rows is written without
- * them, by a second statement.
  *
  * @since 0.1.0
  */
@@ -17,9 +15,8 @@ import * as Result from "effect/Result"
 import * as Statement from "effect/sql/Statement"
 import type { AgentId } from "./AgentId.ts"
 import type { AgentStatsRow } from "./AgentStats.ts"
-import { metadataAtFault, statsAtFault } from "./internal/checkRows.ts"
-import * as Salvage from "./internal/salvage.ts"
-import { classify, mayBlameData } from "./internal/sqlError.ts"
+import * as check from "./internal/postgres/check.ts"
+import { classify } from "./internal/sqlError.ts"
 import type { AgentMetadata, Metadata } from "./Metadata.ts"
 import * as Store from "./Store.ts"
 
@@ -79,7 +76,27 @@ const selectMetadata = (table: string): string => `
 SELECT workspace_agent_id AS "agentId", key, value, error,
   greatest(least(collected_at, '275760-09-13 00:00:00+00'), '4714-11-24 00:00:00+00 BC') AS "collectedAt"
 FROM ${table}
-WHERE workspace_agent_id = ANY ($1::uuid[])`
+WHERE workspace_agent_id = ANY ($1::uuid[]) AND ($2::text[] IS NULL OR key = ANY ($2::text[]))`
+
+const selectAgents = (table: string): string => `
+SELECT workspace_agent_id AS "agentId", count(*)::int AS facts, (count(*) FILTER (WHERE error <> ''))::int AS errors,
+  greatest(least(max(collected_at), '275760-09-13 00:00:00+00'), '4714-11-24 00:00:00+00 BC') AS "lastCollectedAt"
+FROM ${table}
+WHERE $1::uuid IS NULL OR workspace_agent_id > $1::uuid
+GROUP BY workspace_agent_id
+ORDER BY workspace_agent_id
+LIMIT $2::int`
+
+const deleteAgents = (table: string): string => `
+WITH deleted AS (DELETE FROM ${table} WHERE workspace_agent_id = ANY ($1::uuid[]) RETURNING 1)
+SELECT count(*)::int AS deleted FROM deleted`
+
+interface AgentRow {
+  readonly agentId: AgentId
+  readonly facts: number
+  readonly errors: number
+  readonly lastCollectedAt: Date
+}
 
 interface MetadataRow {
   readonly agentId: AgentId
@@ -134,9 +151,6 @@ ON CONFLICT (id) DO NOTHING`
 const arrayOf = (values: ReadonlyArray<unknown>, oid: number): PgTypes.Parameter =>
   Result.getOrThrow(PgTypes.array(values, oid))
 
-const refuse = (atFault: ReadonlyArray<number>): Effect.Effect<never, Store.StoreError> =>
-  Effect.fail(Store.rejected(new Error("PostgreSQL would refuse this"), atFault))
-
 /**
  * Makes a `Store` of the `PgClient` in context.
  *
@@ -152,79 +166,78 @@ export const make = Effect.fnUntraced(function* (
   const statsTable = escapeIdentifier(options?.statsTable ?? "workspace_agent_stats")
   const metadataStatement = options?.onlyExisting ? updateMetadata : upsertMetadata
   const writeMetadata = metadataStatement(metadataTable, batch)
-  const salvageMetadata = Salvage.make(sql, metadataStatement(metadataTable, Salvage.chunk))
   const readMetadata = selectMetadata(metadataTable)
   const appendStats = insertStats(statsTable)
+  const listAgents = selectAgents(metadataTable)
+  const deleteMetadata = deleteAgents(metadataTable)
 
   const execute = <Row extends object = never>(
     statement: string,
-    parameters: ReadonlyArray<PgTypes.Parameter>
+    parameters: ReadonlyArray<PgTypes.Parameter | null>
   ): Effect.Effect<ReadonlyArray<Row>, Store.StoreError> =>
     Effect.mapError(sql.unsafe<Row>(statement, parameters).withoutTransform, classify)
-
-  // Garbage seldom comes once: after a batch with rows at fault, the next is not
-  // even tried whole.
-  let isSalvaging = false
-
-  const salvage = (
-    parameters: ReadonlyArray<PgTypes.Parameter>,
-    size: number,
-    /** What the batch was first refused for stands where salvaging itself is impossible. */
-    otherwise?: Store.StoreError
-  ): Effect.Effect<void, Store.StoreError> =>
-    Effect.matchEffect(salvageMetadata(parameters), {
-      onFailure: (error) => {
-        isSalvaging = false
-        return Effect.fail(otherwise ?? classify(error))
-      },
-      onSuccess: ({ doubtful, refused, why }) => {
-        const isServersFault = doubtful && refused.length === size
-        isSalvaging = refused.length > 0 && !isServersFault
-        if (isServersFault) return Effect.fail(Store.unavailable(new Error(why)))
-        return isSalvaging
-          ? Effect.fail(Store.rejected(new Error(why), refused, { othersWritten: true }))
-          : Effect.void
-      }
-    })
 
   return Store.Store.of({
     batchUpdateMetadata: (batch) =>
       Effect.suspend(() => {
-        if (batch.agentIds.length === 0) return Effect.void
-        const atFault = metadataAtFault(batch)
-        if (atFault.length > 0) return refuse(atFault)
-        const parameters = [
-          arrayOf(batch.agentIds, PgTypes.OID.uuid),
-          arrayOf(batch.keys, PgTypes.OID.text),
-          arrayOf(batch.values, PgTypes.OID.text),
-          arrayOf(batch.errors, PgTypes.OID.text),
-          arrayOf(batch.collectedAt, PgTypes.OID.timestamptz)
-        ]
-        const size = batch.agentIds.length
-        if (isSalvaging) return salvage(parameters, size)
-        return Effect.catch(sql.unsafe(writeMetadata, parameters).withoutTransform, (error) => {
-          const failure = classify(error)
-          return mayBlameData(error) ? salvage(parameters, size, failure) : Effect.fail(failure)
-        }).pipe(Effect.asVoid)
+        const refused = check.metadataRefusals(batch)
+        const isRefused = new Set(refused.map(({ position }) => position))
+        const kept = <A>(column: ReadonlyArray<A>): ReadonlyArray<A> =>
+          isRefused.size === 0 ? column : column.filter((_, position) => !isRefused.has(position))
+        const result = { ...Store.allChanged(batch.agentIds.length - refused.length), refused }
+        if (result.changed === 0) return Effect.succeed(result)
+        return Effect.as(
+          execute(writeMetadata, [
+            arrayOf(kept(batch.agentIds), PgTypes.OID.uuid),
+            arrayOf(kept(batch.keys), PgTypes.OID.text),
+            arrayOf(kept(batch.values), PgTypes.OID.text),
+            arrayOf(kept(batch.errors), PgTypes.OID.text),
+            arrayOf(kept(batch.collectedAt), PgTypes.OID.timestamptz)
+          ]),
+          result
+        )
       }),
 
     batchInsertStats: (rows) =>
       Effect.suspend(() => {
-        if (rows.length === 0) return Effect.void
-        const atFault = statsAtFault(rows)
-        if (atFault.length > 0) return refuse(atFault)
-        const columns = statsColumns.map(([, oid, of]) => arrayOf(rows.map(of), oid))
-        const maps = PgTypes.jsonb(rows.map((row) => row.connectionsByProto))
-        return Effect.asVoid(execute(appendStats, [...columns, maps]))
+        const refused = check.statsRefusals(rows)
+        const isRefused = new Set(refused.map(({ position }) => position))
+        const kept = rows.filter((_, position) => !isRefused.has(position))
+        const result = { ...Store.allChanged(kept.length), refused }
+        if (kept.length === 0) return Effect.succeed(result)
+        const columns = statsColumns.map(([, oid, of]) => arrayOf(kept.map(of), oid))
+        const maps = PgTypes.jsonb(kept.map((row) => row.connectionsByProto))
+        return Effect.as(execute(appendStats, [...columns, maps]), result)
       }),
 
-    metadataOf: (agentIds) =>
+    metadataOf: (agentIds, options) =>
       Effect.suspend(() =>
         agentIds.length === 0
           ? Effect.succeed([])
           : Effect.map(
-              execute<MetadataRow>(readMetadata, [arrayOf(agentIds, PgTypes.OID.uuid)]),
+              execute<MetadataRow>(readMetadata, [
+                arrayOf(agentIds, PgTypes.OID.uuid),
+                options?.keys === undefined ? null : arrayOf(options.keys, PgTypes.OID.text)
+              ]),
               groupByAgent
+            )
+      ),
+
+    agents: ({ after, limit }) =>
+      Effect.map(execute<AgentRow>(listAgents, [PgTypes.uuid(after ?? null), PgTypes.int4(limit)]), (rows) =>
+        rows.map((row) => ({
+          ...row,
+          lastCollectedAt: DateTime.fromDateUnsafe(row.lastCollectedAt)
+        }))
+      ),
+
+    deleteAgents: (agentIds) =>
+      Effect.suspend(() =>
+        agentIds.length === 0
+          ? Effect.succeed(0)
+          : Effect.map(
+              execute<{ readonly deleted: number }>(deleteMetadata, [arrayOf(agentIds, PgTypes.OID.uuid)]),
+              ([row]) => row?.deleted ?? 0
             )
       )
   })

@@ -15,9 +15,12 @@ export const layerStore = (sink: Sink) =>
   Layer.succeed(
     Store.Store,
     Store.Store.of({
-      batchUpdateMetadata: (batch) => Effect.suspend(() => toEffect(sink(batch))),
-      batchInsertStats: () => Effect.void,
-      metadataOf: () => Effect.succeed([])
+      batchUpdateMetadata: (batch) =>
+        Effect.suspend(() => Effect.as(toEffect(sink(batch)), Store.allChanged(batch.agentIds.length))),
+      batchInsertStats: (rows) => Effect.succeed(Store.allChanged(rows.length)),
+      metadataOf: () => Effect.succeed([]),
+      agents: () => Effect.succeed([]),
+      deleteAgents: () => Effect.succeed(0)
     })
   )
 

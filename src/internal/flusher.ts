@@ -4,7 +4,7 @@ import * as Exit from "effect/Exit"
 import * as LogLevel from "effect/LogLevel"
 import * as Semaphore from "effect/Semaphore"
 import type { Accumulator, Definition, Message, Reason, Row } from "../Batcher.ts"
-import { type StoreError, unavailable } from "../Store.ts"
+import { type StoreError, unavailable, type WriteResult } from "../Store.ts"
 import { bounded } from "./bounded.ts"
 import type { Flush } from "./flushSpan.ts"
 import * as flushSpan from "./flushSpan.ts"
@@ -72,7 +72,7 @@ export const make = Effect.fnUntraced(function* <M extends Message, R extends Ro
     Exit.fail(unavailable(new Error(`no answer within ${options.writeTimeout} ms, outcome unknown`)))
   const writeUnder =
     ({ span }: Flush) =>
-    (rows: ReadonlyArray<R>): Effect.Effect<void, StoreError> =>
+    (rows: ReadonlyArray<R>): Effect.Effect<WriteResult, StoreError> =>
       span.step(
         `${definition.name}.write`,
         "internal",

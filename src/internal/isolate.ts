@@ -1,5 +1,5 @@
 import * as Effect from "effect/Effect"
-import type { Rejected, StoreError } from "../Store.ts"
+import type { StoreError, WriteResult } from "../Store.ts"
 
 /**
  * How many statements one flush may spend on finding rows at fault, where the
@@ -44,7 +44,7 @@ export const unwritten = <Row>(rows: ReadonlyArray<Row>, failure: StoreError): O
  * at fault: by the positions the store names, else by halving.
  */
 export const writeIsolating = <Row>(
-  write: (rows: ReadonlyArray<Row>) => Effect.Effect<void, StoreError>,
+  write: (rows: ReadonlyArray<Row>) => Effect.Effect<WriteResult, StoreError>,
   clean: ReadonlyArray<Row>,
   suspects: ReadonlyArray<Row>
 ): Effect.Effect<Outcome<Row>> =>
@@ -59,8 +59,10 @@ export const writeIsolating = <Row>(
         return Effect.void
       }
       return Effect.matchEffect(write(rows), {
-        onSuccess: () => {
-          succeed(rows)
+        onSuccess: ({ refused }) => {
+          const isRefused = new Set(refused.map(({ position }) => position))
+          for (const position of isRefused) append(outcome.rejected, rows.slice(position, position + 1))
+          succeed(isRefused.size === 0 ? rows : rows.filter((_, position) => !isRefused.has(position)))
           return Effect.void
         },
         onFailure: (error) => {
@@ -69,7 +71,7 @@ export const writeIsolating = <Row>(
             append(outcome.unwritten, rows)
             return Effect.void
           }
-          return reject(rows, error.reason)
+          return reject(rows)
         }
       })
     }
@@ -79,18 +81,7 @@ export const writeIsolating = <Row>(
       outcome.written = outcome.written.length === 0 ? rows : outcome.written.concat(rows)
     }
 
-    const reject = (rows: ReadonlyArray<Row>, reason: Rejected): Effect.Effect<void> => {
-      const atFault = new Set(reason.rows?.filter((position) => rows[position] !== undefined))
-      if (atFault.size > 0) {
-        append(
-          outcome.rejected,
-          rows.filter((_, position) => atFault.has(position))
-        )
-        const others = rows.filter((_, position) => !atFault.has(position))
-        if (!reason.othersWritten) return extra(others)
-        succeed(others)
-        return Effect.void
-      }
+    const reject = (rows: ReadonlyArray<Row>): Effect.Effect<void> => {
       if (rows.length === 1) {
         append(outcome.rejected, rows)
         append(outcome.found, rows)
