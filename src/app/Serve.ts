@@ -95,6 +95,9 @@ const toSettings = (options: Options): Settings => ({
   maxPending: options.maxPending
 })
 
+/** As a flag takes it. */
+const formatDuration = (duration: Duration.Duration): string => `${Duration.toMillis(duration)}ms`
+
 /** The variables under which each setting may be given, with its value; a flag counts more. */
 const printConfig = Effect.fnUntraced(function* (
   options: Options,
@@ -104,7 +107,7 @@ const printConfig = Effect.fnUntraced(function* (
     if (name === "printConfig") return []
     const variable = Flags.variableOf(name.replace(/[A-Z]/g, (letter) => `-${letter}`))
     return [
-      `${variable}=${Duration.isDuration(value) ? Duration.format(value) : Option.isOption(value) ? Option.getOrElse(value, () => "") : value}`
+      `${variable}=${Duration.isDuration(value) ? formatDuration(value) : Option.isOption(value) ? Option.getOrElse(value, () => "") : value}`
     ]
   })
   yield* Console.log(
@@ -176,15 +179,18 @@ const run = Effect.fnUntraced(function* (options: Options, keys: ReadonlyArray<R
     agents: options.fleet,
     facts: 10,
     interval: Duration.seconds(1),
-    statsInterval: Duration.seconds(5)
+    statsInterval: Duration.seconds(5),
+    // Something is always wrong somewhere, and some things hardly change.
+    badShare: 0.005,
+    unchangedShare: 0.5
   })
   const working =
     options.fleet === 0
       ? Effect.never
-      : fleet.run(
-          Context.get(context, MetadataBatcher.MetadataBatcher),
-          Context.get(context, StatsBatcher.StatsBatcher)
-        )
+      : fleet.run({
+          metadata: Context.get(context, MetadataBatcher.MetadataBatcher).add,
+          stats: Context.get(context, StatsBatcher.StatsBatcher).add
+        })
   yield* Effect.uninterruptibleMask((restore) =>
     Effect.gen(function* () {
       const worked = yield* Effect.exit(restore(working))

@@ -10,6 +10,7 @@ import * as Migrate from "./Migrate.ts"
 import * as Serve from "./Serve.ts"
 import * as Simulate from "./Simulate.ts"
 import * as Token from "./Token.ts"
+import * as WatchCommand from "./WatchCommand.ts"
 
 // The first signal interrupts the program, which then writes what is left; a
 // second one ends it at once. npm passes on the Ctrl-C that the terminal has
@@ -31,7 +32,13 @@ const teardown: Runtime.Teardown = (exit) =>
 
 Command.make("effect-metadata-batcher").pipe(
   Command.withDescription("Newest-wins batching of agent metadata into PostgreSQL"),
-  Command.withSubcommands([Serve.command, Simulate.command, Token.command, Migrate.command]),
+  Command.withSubcommands([
+    Serve.command,
+    Simulate.command,
+    WatchCommand.command,
+    Token.command,
+    Migrate.command
+  ]),
   Command.run({ version: packageJson.version }),
   Effect.provide(NodeServices.layer),
   NodeRuntime.runMain({ teardown })

@@ -12,6 +12,7 @@
 import * as ByteSize from "effect/ByteSize"
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
 import * as HttpIncomingMessage from "effect/http/HttpIncomingMessage"
 import * as HttpServerRequest from "effect/http/HttpServerRequest"
 import * as HttpServerResponse from "effect/http/HttpServerResponse"
@@ -94,7 +95,11 @@ export const make = Effect.fnUntraced(function* (
 ): Effect.fn.Return<
   <E, R>(
     handler: Effect.Effect<HttpServerResponse.HttpServerResponse, E, R>
-  ) => Effect.Effect<HttpServerResponse.HttpServerResponse, never, R | HttpServerRequest.HttpServerRequest>,
+  ) => Effect.Effect<
+    HttpServerResponse.HttpServerResponse,
+    never,
+    R | HttpServerRequest.HttpServerRequest | Scope.Scope
+  >,
   never,
   Lifecycle | Tokens
 > {
@@ -105,7 +110,10 @@ export const make = Effect.fnUntraced(function* (
   const maxBodySize = ByteSize.bytes(settings.maxBody)
 
   return (handler) => {
-    const answered = handler.pipe(
+    // A handler that is interrupted while it reads the body takes the connection
+    // with it. So it goes on until the answer is sent, which closes the scope.
+    const answered = Effect.forkScoped(handler).pipe(
+      Effect.flatMap(Fiber.join),
       Effect.provideService(HttpIncomingMessage.MaxBodySize, maxBodySize),
       Effect.timeoutOrElse({
         duration: settings.requestTimeoutMs,
