@@ -18,7 +18,7 @@ import type * as Scope from "effect/Scope"
 import type { SqlError } from "effect/sql/SqlError"
 import * as Listener from "./internal/listener.ts"
 import { whyInvalid } from "./internal/notifyLimits.ts"
-import { classify } from "./internal/sqlError.ts"
+import { classify } from "./internal/postgres/sqlError.ts"
 import * as Pubsub from "./Pubsub.ts"
 
 /**

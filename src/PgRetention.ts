@@ -15,13 +15,12 @@ import * as Metric from "effect/Metric"
 import * as Random from "effect/Random"
 import type * as Scope from "effect/Scope"
 import type { SqlError } from "effect/sql/SqlError"
-import * as Statement from "effect/sql/Statement"
 import * as Tracer from "effect/Tracer"
 import type { InvalidOptionError } from "./Batcher.ts"
 import * as Pace from "./internal/postgres/pace.ts"
 import * as Retention from "./internal/postgres/retention.ts"
 import * as RetentionOptions from "./internal/postgres/retentionOptions.ts"
-import { sqlStateOf } from "./internal/sqlError.ts"
+import { sqlStateOf } from "./internal/postgres/sqlError.ts"
 import * as throttledLog from "./internal/throttledLog.ts"
 import * as RetentionMetrics from "./RetentionMetrics.ts"
 
@@ -33,8 +32,6 @@ interface Pass {
   readonly intervalMillis: number
   readonly run: Effect.Effect<Retention.Removed, SqlError>
 }
-
-const escapeIdentifier = Statement.defaultEscape('"')
 
 /** What there is to do by these options, nothing if neither age is given. */
 const makePasses = Effect.fnUntraced(function* (
@@ -54,7 +51,7 @@ const makePasses = Effect.fnUntraced(function* (
     return {
       sql,
       clock,
-      table: escapeIdentifier(name),
+      table: name,
       ageMillis,
       pace: Pace.make({
         ...resolved,
@@ -72,7 +69,7 @@ const makePasses = Effect.fnUntraced(function* (
 
   const passes: Array<Pass> = []
   if (resolved.stats !== undefined) {
-    const work = workOn("stats", resolved.statsTable, resolved.stats)
+    const work = workOn("stats", resolved.tables.stats, resolved.stats)
     passes.push({
       table: "stats",
       intervalMillis: resolved.interval,
@@ -83,7 +80,7 @@ const makePasses = Effect.fnUntraced(function* (
     passes.push({
       table: "metadata",
       intervalMillis: Math.max(resolved.interval, Math.ceil(resolved.agentsUnseen / 100)),
-      run: Retention.agents(workOn("metadata", resolved.metadataTable, resolved.agentsUnseen))
+      run: Retention.agents(workOn("metadata", resolved.tables.metadata, resolved.agentsUnseen))
     })
   }
   return passes

@@ -109,6 +109,7 @@ unix_socket_dir =
 auth_type = any
 pool_mode = ${options.mode}
 default_pool_size = ${options.poolSize ?? 20}
+server_round_robin = 1
 max_client_conn = 500
 ignore_startup_parameters = extra_float_digits
 `

@@ -48,7 +48,7 @@ const throughPgBouncer = (
           program,
           host: String(config.host),
           mode,
-          poolSize: mode === "transaction" ? 2 : 20
+          poolSize: mode === "transaction" ? 3 : 20
         })
       ),
       ({ stop }) => Effect.promise(stop)
@@ -58,8 +58,9 @@ const throughPgBouncer = (
     // Another application, so that a server connection is not always the same one's.
     yield* Effect.gen(function* () {
       const sql = yield* PgClient.PgClient
-      let n = 0
-      yield* Effect.forever(Effect.suspend(() => Effect.ignore(sql.unsafe(`SELECT ${n++ % 100}`))))
+      const work = Effect.suspend(() => sql`SELECT ${Math.random()}::float8, pg_sleep(0.005 * random())`)
+      const fibers = Array.from({ length: 2 }, () => Effect.forever(Effect.ignore(work)))
+      yield* Effect.all(fibers, { concurrency: "unbounded" })
     }).pipe(Effect.provide(PgClient.layer({ ...client, maxConnections: 2 })), Effect.forkScoped)
     return yield* endToEnd({ client, listen: settings.listenDirectly ? config : undefined })
   }).pipe(Effect.scoped)

@@ -3,9 +3,9 @@ import * as PgTypes from "@effect/sql-pg/PgTypes"
 import * as Effect from "effect/Effect"
 import type * as SqlClient from "effect/sql/SqlClient"
 import type { SqlError } from "effect/sql/SqlError"
-import * as Statement from "effect/sql/Statement"
-import { sqlStateOf } from "../sqlError.ts"
+import { quote } from "./names.ts"
 import { cutoff, lockOf } from "./retentionStatements.ts"
+import { sqlStateOf } from "./sqlError.ts"
 
 /** Made ahead of the one that holds the present, unless told otherwise. */
 export const defaultAhead = 3
@@ -19,8 +19,6 @@ const statementTimeout = "100ms"
 const lockNotAvailable = "55P03"
 const queryCanceled = "57014"
 const checkViolation = "23514"
-
-const escapeIdentifier = Statement.defaultEscape('"')
 
 /**
  * How a table is laid out: `"plain"` is one table, `"time"` is partitioned by
@@ -152,7 +150,7 @@ ORDER BY lower`
 // Attaching locks the table for others' changes of it only; `CREATE TABLE …
 // PARTITION OF` would lock it for inserts too.
 const makeOne = (sql: PgClient.PgClient, table: string, span: Span & { readonly schema: string }) => {
-  const name = `${escapeIdentifier(span.schema)}.${escapeIdentifier(span.name)}`
+  const name = `${quote(span.schema)}.${quote(span.name)}`
   const made = change(
     sql,
     table,
@@ -195,6 +193,15 @@ export const makeAhead = (
       )
   )
 
+const selectFirst = `
+SELECT format('%I.%I', n.nspname, c.relname || '_' || to_char(d, 'YYYYMMDD')) AS name,
+  d::text || '+00' AS "from", (d + interval '1 day')::text || '+00' AS "to",
+  format('%I.%I', n.nspname, c.relname || '_default') AS "nameOfDefault"
+FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+CROSS JOIN generate_series(0, $2::int) AS day
+CROSS JOIN LATERAL (SELECT date_trunc('day', now() AT TIME ZONE 'UTC') + day * interval '1 day') AS t(d)
+WHERE c.oid = $1::text::regclass`
+
 /**
  * The first partitions of a new table that is partitioned by `created_at`: one
  * for rows that no other takes, and one a day, from today.
@@ -203,14 +210,12 @@ export const makeFirst = Effect.fnUntraced(function* (
   sql: SqlClient.SqlClient,
   table: string
 ): Effect.fn.Return<void, SqlError> {
-  yield* sql.unsafe(`CREATE TABLE ${table}_default PARTITION OF ${table} DEFAULT`)
-  for (let day = 0; day <= defaultAhead; day++) {
-    yield* sql.unsafe(`DO $$
-DECLARE
-  lower timestamp := date_trunc('day', now() AT TIME ZONE 'UTC') + ${day} * interval '1 day';
-BEGIN
-  EXECUTE format('CREATE TABLE %I PARTITION OF ${table} FOR VALUES FROM (%L) TO (%L)',
-    '${table}_' || to_char(lower, 'YYYYMMDD'), lower::text || '+00', (lower + interval '1 day')::text || '+00');
-END $$`)
+  const days = yield* sql.unsafe<Span & { nameOfDefault: string }>(selectFirst, [
+    PgTypes.text(table),
+    PgTypes.int4(defaultAhead)
+  ]).withoutTransform
+  yield* sql.unsafe(`CREATE TABLE ${days[0]?.nameOfDefault} PARTITION OF ${table} DEFAULT`)
+  for (const { from, name, to } of days) {
+    yield* sql.unsafe(`CREATE TABLE ${name} PARTITION OF ${table} FOR VALUES FROM ('${from}') TO ('${to}')`)
   }
 })

@@ -2,6 +2,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type { InvalidOptionError } from "../../Batcher.ts"
 import { count, invalid, millis, prefix } from "../options.ts"
+import { tablesOf } from "./names.ts"
 import { defaultAhead } from "./partitions.ts"
 
 /**
@@ -45,9 +46,11 @@ export interface Options {
   readonly maxStatementTime?: Duration.Input | undefined
   /** Partitions kept ready beyond that of the present. Default 3. */
   readonly partitionsAhead?: number | undefined
-  /** Default `workspace_agent_metadata`; a schema goes before it with a dot. */
+  /** The tables' schema, as `PgMigrations` takes it. */
+  readonly schema?: string | undefined
+  /** Default `workspace_agent_metadata`. Without `schema`, a schema goes before it with a dot. */
   readonly metadataTable?: string | undefined
-  /** Default `workspace_agent_stats`; a schema goes before it with a dot. */
+  /** Default `workspace_agent_stats`. Without `schema`, a schema goes before it with a dot. */
   readonly statsTable?: string | undefined
   /** Default `"agentapi"`. */
   readonly metricsPrefix?: string | undefined
@@ -62,8 +65,8 @@ export interface Resolved {
   readonly share: number
   readonly slowMillis: number
   readonly partitionsAhead: number
-  readonly metadataTable: string
-  readonly statsTable: string
+  /** As SQL text. */
+  readonly tables: ReturnType<typeof tablesOf>
   readonly metricsPrefix: string
 }
 
@@ -79,8 +82,7 @@ export const resolve = Effect.fnUntraced(function* (
     share: yield* share(options.share ?? 0.05),
     slowMillis: yield* millis("maxStatementTime", options.maxStatementTime ?? "20 millis", 1),
     partitionsAhead: yield* count("partitionsAhead", options.partitionsAhead ?? defaultAhead, 0),
-    metadataTable: options.metadataTable ?? "workspace_agent_metadata",
-    statsTable: options.statsTable ?? "workspace_agent_stats",
+    tables: tablesOf(options),
     metricsPrefix: yield* prefix(options.metricsPrefix ?? "agentapi")
   }
 })
