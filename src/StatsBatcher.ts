@@ -180,7 +180,8 @@ const toRow = (stats: AgentStats): AgentStatsRow | undefined => {
       ...stats,
       connectionsByProto: { ...stats.connectionsByProto },
       createdAt: toMicroseconds(stats.createdAt),
-      id: globalThis.crypto.randomUUID()
+      // One that was given makes a report that is sent again harmless.
+      id: (stats as Partial<AgentStatsRow>).id ?? globalThis.crypto.randomUUID()
     }
   } catch {
     // Not a report: types do not bind JavaScript. It is counted as discarded, for `add` never fails.

@@ -8,7 +8,7 @@ import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
 import type { AgentId } from "../../AgentId.ts"
 import * as AgentIdChunks from "../../AgentIdChunks.ts"
-import type { AgentStats } from "../../AgentStats.ts"
+import type { AgentStatsRow } from "../../AgentStats.ts"
 import type { Accounting } from "../../Batcher.ts"
 import { MetadataBatcher, metadataBatchChannel } from "../../MetadataBatcher.ts"
 import { Pubsub } from "../../Pubsub.ts"
@@ -60,7 +60,8 @@ export const addStats = (
   timeOf: "server" | "agent"
 ): number => {
   const count = (given: number | string | undefined) => BigInt(given ?? 0)
-  const stats: AgentStats = {
+  const stats: AgentStatsRow = {
+    id: reported.id,
     createdAt:
       timeOf === "agent" && reported.createdAt !== undefined ? DateTime.makeUnsafe(reported.createdAt) : now,
     agentId,

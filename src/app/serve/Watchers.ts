@@ -85,6 +85,8 @@ export const make = Effect.fnUntraced(function* ({
   const watchers = new Set<Watcher>()
   const perToken = new Map<string, number>()
 
+  let areDismissed = false
+
   const sendAway = (watcher: Watcher) => {
     watcher.outbox.put("stopping", farewell)
     watcher.outbox.end()
@@ -104,6 +106,8 @@ export const make = Effect.fnUntraced(function* ({
     }
     watchers.add(watcher)
     perToken.set(watcher.tokenId, ofToken + 1)
+    // Its request was let in just before the server began to stop.
+    if (areDismissed) sendAway(watcher)
     return Effect.void
   }
 
@@ -140,6 +144,7 @@ export const make = Effect.fnUntraced(function* ({
     },
     count: () => watchers.size,
     dismiss: Effect.sync(() => {
+      areDismissed = true
       for (const watcher of watchers) sendAway(watcher)
     })
   })
