@@ -6,8 +6,9 @@
  * while a subscriber's connection is down is lost to it. It is told so by a
  * `Resync` signal, upon which it reads what it shows anew.
  *
- * `PgPubsub` is PostgreSQL's `NOTIFY`; `layerMemory` reaches the subscribers of
- * one process, for tests and demos.
+ * `PgPubsub` is PostgreSQL's `NOTIFY`, `RedisPubsub` is Redis, for when `NOTIFY`
+ * is the limit; `layerMemory` reaches the subscribers of one process, for tests
+ * and demos.
  *
  * @since 0.1.0
  */

@@ -14,6 +14,7 @@ import * as PgPubsub from "../src/PgPubsub.ts"
 import * as PubsubMetrics from "../src/PubsubMetrics.ts"
 import { makeChannel, take, takeUntilResync } from "./conformance/PubsubSuite.ts"
 import { captureLogs } from "./support/Fakes.ts"
+import * as PgBouncer from "./support/PgBouncer.ts"
 import * as Postgres from "./support/Postgres.ts"
 import * as TcpSwitch from "./support/TcpSwitch.ts"
 
@@ -30,14 +31,13 @@ const listener = Effect.flatMap(
 const until = <A, E, R>(effect: Effect.Effect<A, E, R>, predicate: (a: A) => boolean) =>
   Effect.repeat(effect, { until: predicate, schedule: Schedule.spaced("5 millis") })
 
-/** A server of its own, reached through a switch. */
+/** One more server. */
 const makeServer = Effect.map(
   Layer.build(EmbeddedPostgres.layer({ settings: { fsync: "off" } })),
-  (context) => {
-    const { config } = Context.get(context, EmbeddedPostgres.EmbeddedPostgres)
-    return { path: `${config.host}/.s.PGSQL.${config.port}` }
-  }
+  (context) => Context.get(context, EmbeddedPostgres.EmbeddedPostgres).config
 )
+
+const socketOf = ({ host, port }: PgClient.PgPoolConfig) => ({ path: `${host}/.s.PGSQL.${port}` })
 
 const through = ({ port }: TcpSwitch.TcpSwitch) => ({ host: "127.0.0.1", port, username: "postgres" })
 
@@ -45,33 +45,45 @@ layer(Layer.provideMerge(Postgres.layerClient(), Postgres.layerServer), {
   excludeTestServices: true,
   timeout: "60 seconds"
 })("PgPubsub's heartbeat", (it) => {
+  /** Subscribes through `connection`, and waits until nothing was heard twice. */
+  const assertUnheard = Effect.fnUntraced(function* (connection: PgClient.PgPoolConfig) {
+    const [lines, layer] = captureLogs()
+    yield* Effect.gen(function* () {
+      const pubsub = yield* PgPubsub.make({ heartbeat, connection })
+      const signals = yield* pubsub.subscribe(makeChannel())
+      yield* takeUntilResync(signals)
+      yield* takeUntilResync(signals)
+    }).pipe(Effect.scoped, Effect.provide(layer))
+    const { annotations, level, message } = lines[0] ?? assert.fail("nothing was logged")
+    assert.strictEqual(level, "Warn")
+    assert.strictEqual(message, "Lost the connection that listens for notifications; connecting again")
+    assert.match(String(annotations["error"]), /pooler.*another database.*no longer the primary/)
+  })
+
   it.effect("says why nothing may arrive on another database, and has subscribers read anew", () =>
     Effect.gen(function* () {
       const sql = yield* PgClient.PgClient
       yield* sql`CREATE DATABASE elsewhere`
-      const [lines, layer] = captureLogs()
-      yield* Effect.gen(function* () {
-        const pubsub = yield* PgPubsub.make({
-          heartbeat,
-          connection: { ...sql.config, database: "elsewhere" }
-        })
-        const signals = yield* pubsub.subscribe(makeChannel())
-        yield* takeUntilResync(signals)
-        yield* takeUntilResync(signals)
-      }).pipe(Effect.scoped, Effect.provide(layer))
-      const { annotations, level, message } = lines[0] ?? assert.fail("nothing was logged")
-      assert.strictEqual(level, "Warn")
-      assert.strictEqual(message, "Lost the connection that listens for notifications; connecting again")
-      assert.match(String(annotations["error"]), /pooler.*another database.*no longer the primary/)
+      yield* assertUnheard({ ...sql.config, database: "elsewhere" })
     })
+  )
+
+  it.effect.skipIf(PgBouncer.version === undefined)(
+    "says so of a pooler that shares connections between transactions",
+    () =>
+      Effect.gen(function* () {
+        const { config } = yield* EmbeddedPostgres.EmbeddedPostgres
+        yield* assertUnheard({ ...(yield* PgBouncer.make(config)), prepare: false })
+      }).pipe(Effect.scoped)
   )
 
   it.effect("moves to the new primary when the old one lives on behind a proxy", () =>
     Effect.gen(function* () {
-      const [before, after] = [yield* makeServer, yield* makeServer]
+      const { config: before } = yield* EmbeddedPostgres.EmbeddedPostgres
+      const after = yield* makeServer
       // The pool's connections are renewed sooner than the one that listens.
-      const poolSwitch = yield* TcpSwitch.make({ target: before })
-      const listenSwitch = yield* TcpSwitch.make({ target: before })
+      const poolSwitch = yield* TcpSwitch.make({ target: socketOf(before) })
+      const listenSwitch = yield* TcpSwitch.make({ target: socketOf(before) })
       const sql = yield* Effect.map(Layer.build(PgClient.layer(through(poolSwitch))), (context) =>
         Context.get(context, PgClient.PgClient)
       )
@@ -85,8 +97,8 @@ layer(Layer.provideMerge(Postgres.layerClient(), Postgres.layerServer), {
       yield* pubsub.publish(channel, ["before"])
       assert.deepStrictEqual(yield* take(signals, 1), ["before"])
 
-      yield* listenSwitch.pointTo(after)
-      yield* poolSwitch.pointTo(after)
+      yield* listenSwitch.pointTo(socketOf(after))
+      yield* poolSwitch.pointTo(socketOf(after))
       yield* poolSwitch.cut
       yield* takeUntilResync(signals)
       yield* pubsub.publish(channel, ["after"])

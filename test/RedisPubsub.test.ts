@@ -161,6 +161,22 @@ if (RedisServer.whyMissing !== undefined) {
       }).pipe(Effect.scoped, Effect.provide(Logger.layer([])))
     )
 
+    it.effect(
+      "learns of a lost connection from the client, whichever it is, and needs no heartbeat for it",
+      () =>
+        Effect.gen(function* () {
+          const { command } = yield* RedisServer.RedisServer
+          const pubsub = yield* makePubsub({ heartbeat: "1 hour" })
+          const channel = makeChannel()
+          const signals = yield* pubsub.subscribe(channel)
+          for (const type of ["normal", "pubsub"]) {
+            yield* command(`CLIENT KILL TYPE ${type} SKIPME yes`)
+            yield* takeUntilResync(signals)
+            yield* assertDelivers(pubsub, channel, signals, "after")
+          }
+        }).pipe(Effect.scoped, Effect.provide(Logger.layer([])))
+    )
+
     it.effect("notices when the client connects again by itself and tells nobody", () =>
       Effect.gen(function* () {
         const { command, path } = yield* RedisServer.RedisServer

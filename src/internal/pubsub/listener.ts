@@ -155,6 +155,7 @@ const connectAgain = (state: State): Effect.Effect<void> => {
     // The pauses never end.
     Effect.orDie,
     Effect.flatMap((session) => {
+      state.meters.connected(true)
       if (session === undefined) return Effect.void
       state.meters.reconnected()
       return log(Effect.logInfo("Listening for notifications again"))
