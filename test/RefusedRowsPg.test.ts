@@ -142,6 +142,26 @@ layer(Postgres.layer, { excludeTestServices: true, timeout: "30 seconds" })(
       })
     )
 
+    it.effect("does not count a row that is there already, though its parent is missing", () =>
+      Effect.gen(function* () {
+        const sql = yield* PgClient.PgClient
+        yield* sql`CREATE TABLE late_agents (id uuid PRIMARY KEY)`
+        const metadataTable = yield* makeTable("CHECK (true)")
+        const store = yield* PgStore.make({ metadataTable })
+        const [held, orphan] = [makeAgentId(), makeAgentId()]
+        yield* store.batchUpdateMetadata(batchOf([[held, "cpu", "", time]]))
+        yield* sql.unsafe(`ALTER TABLE ${metadataTable}
+        ADD FOREIGN KEY (workspace_agent_id) REFERENCES late_agents (id) NOT VALID`)
+        const result = yield* store.batchUpdateMetadata(
+          batchOf([
+            [held, "cpu", "", time + 1],
+            [orphan, "cpu", "", time + 1]
+          ])
+        )
+        assert.deepStrictEqual([result.changed, result.refused.map(({ position }) => position)], [1, [1]])
+      })
+    )
+
     it.effect("are judged by what the table is now, not by what it was", () =>
       Effect.gen(function* () {
         const sql = yield* PgClient.PgClient
@@ -238,7 +258,8 @@ layer(Postgres.layer, { excludeTestServices: true, timeout: "30 seconds" })(
         const agentId = makeAgentId()
         const worse = batchOf([
           [agentId, "a", "bad", time],
-          [agentId, "b", "worse", time]
+          [agentId, "b", "worse", time],
+          [agentId, "c", "good", time]
         ])
         assert.strictEqual(yield* tagOf(store.batchUpdateMetadata(worse)), "Rejected")
         assert.strictEqual(yield* tagOf(store.batchUpdateMetadata(batchWith(agentId, [1]))), "written")
