@@ -60,7 +60,8 @@ export interface Options {
  * **Details**
  *
  * Its statements run on connections of the pool, each by itself: they take no
- * part in a transaction of the caller, and none of them opens one. So a pooler
+ * part in a transaction of the caller, which has to leave a connection for them,
+ * and none of them opens one. So a pooler
  * may lend its connections statement by statement. One that does not keep
  * prepared statements, as PgBouncer before 1.21, costs a second round trip now
  * and then; `prepare: false` on the `PgClient` spares it.

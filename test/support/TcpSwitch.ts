@@ -14,13 +14,19 @@ const socketOf = (config: PgClient.PgPoolConfig): string =>
   Path.join(config.host ?? "", `.s.PGSQL.${config.port ?? 5432}`)
 
 export const make = Effect.fnUntraced(function* (first: PgClient.PgPoolConfig) {
-  let target = socketOf(first)
+  let target: string | undefined = socketOf(first)
   const directory = yield* Effect.acquireRelease(
     Effect.promise(() => FileSystem.mkdtemp(Path.join(Os.tmpdir(), "switch-"))),
     (directory) => Effect.promise(() => FileSystem.rm(directory, { recursive: true, force: true }))
   )
   const sockets = new Set<Net.Socket>()
   const relay = (client: Net.Socket) => {
+    if (target === undefined) {
+      sockets.add(client)
+      client.on("error", () => {})
+      client.on("close", () => sockets.delete(client))
+      return
+    }
     const server = Net.connect(target)
     client.pipe(server)
     server.pipe(client)
@@ -51,6 +57,10 @@ export const make = Effect.fnUntraced(function* (first: PgClient.PgPoolConfig) {
   return {
     /** How to connect to whatever server is behind the switch. */
     config: { ...first, host: directory },
+    /** Accepts new connections and never answers. */
+    silence: Effect.sync(() => {
+      target = undefined
+    }),
     /** Sends new connections to this server. */
     point: (config: PgClient.PgPoolConfig) =>
       Effect.sync(() => {
