@@ -116,6 +116,9 @@ const migrate = Migrator.make({})
  * recorded in `effect_metadata_batcher_migrations`. Processes that start at the
  * same time may all run it: one applies the migrations, the others wait for it.
  *
+ * It runs in a transaction. Through a pooler that does not keep prepared
+ * statements (PgBouncer before 1.21) it needs `prepare: false` on the `PgClient`.
+ *
  * **Example** (Two tenants in one database)
  *
  * ```ts

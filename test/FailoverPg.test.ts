@@ -111,6 +111,32 @@ layer(Postgres.layerServer, { excludeTestServices: true, timeout: "30 seconds" }
     })
   )
 
+  it.effect("that does not answer when the store is built is looked at as soon as it does", () =>
+    Effect.gen(function* () {
+      const { config } = yield* EmbeddedPostgres.EmbeddedPostgres
+      const proxy = yield* TcpSwitch.make({ target: socketOf(config) })
+      const [lines, logging] = captureLogs()
+      yield* proxy.silence
+      const sql = yield* Postgres.makeClient({
+        host: "127.0.0.1",
+        port: proxy.port,
+        connectTimeout: "3 seconds"
+      })
+      const store = yield* PgStore.make().pipe(
+        Effect.provideService(PgClient.PgClient, sql),
+        Effect.provide(logging)
+      )
+      assert.deepStrictEqual(lines, [])
+      yield* proxy.pointTo(socketOf(config))
+      // The connection that was being made may have to fail first.
+      yield* Effect.flip(store.agents({ limit: 1 })).pipe(
+        Effect.repeat({ until: ({ message }) => message.includes("SQLSTATE") }),
+        Effect.provide(logging)
+      )
+      assert.strictEqual(lines.length, 1)
+    })
+  )
+
   it.effect("that cannot be reached when the store is built is looked at as soon as it can be", () =>
     Effect.gen(function* () {
       const server = yield* EmbeddedPostgres.EmbeddedPostgres

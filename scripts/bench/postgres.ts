@@ -1,7 +1,8 @@
 /**
  * W1 into a real PostgreSQL, with one connection listening: the batcher with
  * the real `PgStore` and `PgPubsub`, a bare loop that sends what they send, and
- * the writer one would have without a batcher.
+ * the writer one would have without a batcher. The bare loop once more, for 100
+ * rounds, with the first version's statement and table and with today's.
  */
 import { readdirSync, readFileSync } from "node:fs"
 import * as PgClient from "@effect/sql-pg/PgClient"
@@ -30,7 +31,9 @@ const labels = {
   one: "effect-metadata-batcher",
   two: "effect-metadata-batcher, writeConcurrency 2",
   traced: "effect-metadata-batcher, everything traced",
-  unbatched: "unbatched, 8 fibers"
+  unbatched: "unbatched, 8 fibers",
+  before: "bare loop, statement and table of the first version",
+  after: "bare loop, statement and table of today, as long"
 }
 type Name = keyof typeof labels
 const names = Object.keys(labels) as ReadonlyArray<Name>
@@ -47,7 +50,18 @@ interface Sample {
   readonly factsPerSecond: number
   /** Of the server, in seconds per million facts; null where there is no /proc. */
   readonly cpu: number | null
+  /** Of the table and of its index, in MB, at the end. */
+  readonly megabytes: readonly [table: number, index: number]
 }
+
+// As the first version wrote it, whose table had a fill factor of 90.
+const firstWrite = `
+INSERT INTO workspace_agent_metadata AS t (workspace_agent_id, key, value, error, collected_at)
+SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::timestamptz[]) AS u(a, k, v, e, c)
+ORDER BY a, k
+ON CONFLICT (workspace_agent_id, key) DO UPDATE
+SET value = excluded.value, error = excluded.error, collected_at = excluded.collected_at
+WHERE excluded.collected_at >= t.collected_at`
 
 const array = (values: ReadonlyArray<unknown>, oid: number) => Result.getOrThrow(PgTypes.array(values, oid))
 
@@ -55,14 +69,23 @@ const array = (values: ReadonlyArray<unknown>, oid: number) => Result.getOrThrow
 const statements = Effect.gen(function* () {
   const sql = yield* PgClient.PgClient
   const sent: Array<string> = []
+  const recorded = Effect.map(sql.reserve, (connection) =>
+    Object.assign(Object.create(connection) as typeof connection, {
+      executeRaw: (text: string, parameters: ReadonlyArray<unknown>) => {
+        sent.push(text)
+        return connection.executeRaw(text, parameters)
+      }
+    })
+  )
   const recording = new Proxy(sql, {
-    get: (target, name) =>
-      name === "unsafe"
-        ? (...[text, parameters]: Parameters<PgClient.PgClient["unsafe"]>) => {
-            sent.push(text)
-            return target.unsafe(text, parameters)
-          }
-        : Reflect.get(target, name)
+    get: (target, name) => {
+      if (name === "reserve") return recorded
+      if (name !== "unsafe") return Reflect.get(target, name)
+      return (...[text, parameters]: Parameters<PgClient.PgClient["unsafe"]>) => {
+        sent.push(text)
+        return target.unsafe(text, parameters)
+      }
+    }
   })
   const provideRecording = Effect.provideService(PgClient.PgClient, recording)
   const store = yield* provideRecording(PgStore.make())
@@ -73,10 +96,11 @@ const statements = Effect.gen(function* () {
     metadataBatchChannel,
     AgentIdChunks.encode(report === undefined ? [] : [report.agentId])
   )
-  const [write = "", notify = ""] = sent
+  const find = (part: string) => sent.find((text) => text.includes(part)) ?? ""
+  const [write, notify] = [find("INSERT INTO"), find("pg_notify")]
   return {
-    write: (batch: MetadataBatch) =>
-      sql.unsafe(write, [
+    write: (batch: MetadataBatch, text = write) =>
+      sql.unsafe(text, [
         array(batch.agentIds, PgTypes.OID.uuid),
         array(batch.keys, PgTypes.OID.text),
         array(batch.values, PgTypes.OID.text),
@@ -93,20 +117,21 @@ const statements = Effect.gen(function* () {
 
 type Produce = (reports: ReadonlyArray<Report>, count: number) => Effect.Effect<void, unknown>
 
-const bare = Effect.map(
-  statements,
-  ({ notify, write }): Produce =>
-    Effect.fnUntraced(function* (reports, count) {
-      const fold = new NewestWins()
-      for (let i = 0; i < count; i++) {
-        fold.add(reportAt(reports, i))
-        if (fold.size < w1.batchSize) continue
-        const batch = fold.take()
-        yield* write(batch)
-        yield* notify(batch)
-      }
-    })
-)
+const bare = (text?: string) =>
+  Effect.map(
+    statements,
+    ({ notify, write }): Produce =>
+      Effect.fnUntraced(function* (reports, count) {
+        const fold = new NewestWins()
+        for (let i = 0; i < count; i++) {
+          fold.add(reportAt(reports, i))
+          if (fold.size < w1.batchSize) continue
+          const batch = fold.take()
+          yield* write(batch, text)
+          yield* notify(batch)
+        }
+      })
+  )
 
 const unbatched = Effect.map(
   statements,
@@ -156,7 +181,9 @@ const batched = (writeConcurrency: number, traced: boolean) =>
   })
 
 const contestants = {
-  bare: () => bare,
+  bare: () => bare(),
+  before: () => bare(firstWrite),
+  after: () => bare(),
   one: batched(1, false),
   two: batched(2, false),
   traced: batched(1, true),
@@ -199,6 +226,9 @@ const measure = Effect.fnUntraced(function* ({ contestant, facts, sources }: Inp
 
   const { PgMigrations } = yield* Effect.promise(() => loadPostgres(sources))
   yield* PgMigrations.run()
+  yield* sql.unsafe(
+    `ALTER TABLE workspace_agent_metadata SET (fillfactor = ${contestant === "before" ? 90 : 50})`
+  )
   yield* sql`TRUNCATE workspace_agent_metadata`
   const produce = yield* contestants[contestant](sources)
   yield* produce(reports, w1.agents)
@@ -211,7 +241,10 @@ const measure = Effect.fnUntraced(function* ({ contestant, facts, sources }: Inp
   const seconds = (performance.now() - start) / 1e3
   const cpuAfter = cpuSeconds(postmaster)
   const cpu = cpuBefore === null || cpuAfter === null ? null : ((cpuAfter - cpuBefore) * 1e6) / facts
-  return { factsPerSecond: facts / seconds, cpu } satisfies Sample
+  const [size] = yield* sql<{ readonly heap: bigint; readonly index: bigint }>`
+    SELECT pg_relation_size('workspace_agent_metadata') AS heap, pg_indexes_size('workspace_agent_metadata') AS index`
+  const megabytes = [Number(size?.heap) / 1e6, Number(size?.index) / 1e6] as const
+  return { factsPerSecond: facts / seconds, cpu, megabytes } satisfies Sample
 }, Effect.scoped)
 
 export const sample = (input: Input): Promise<Sample> =>
@@ -260,8 +293,24 @@ interface Settings {
 
 const factsOf = ({ quick }: Settings): Readonly<Record<Name, number>> =>
   quick
-    ? { bare: 20_000, one: 20_000, two: 20_000, traced: 20_000, unbatched: 10_000 }
-    : { bare: 200_000, one: 200_000, two: 200_000, traced: 200_000, unbatched: 60_000 }
+    ? {
+        bare: 20_000,
+        one: 20_000,
+        two: 20_000,
+        traced: 20_000,
+        unbatched: 10_000,
+        before: 20_000,
+        after: 20_000
+      }
+    : {
+        bare: 200_000,
+        one: 200_000,
+        two: 200_000,
+        traced: 200_000,
+        unbatched: 60_000,
+        before: 2_000_000,
+        after: 2_000_000
+      }
 
 const title = "W1 into PostgreSQL, one connection listening"
 
@@ -315,6 +364,8 @@ export const postgres = async (settings: Settings): Promise<Row> => {
   const samples = await Effect.runPromise(Effect.provide(runRounds(settings), layerServer))
   const speed = (name: Name) => (samples[name] ?? []).map(({ factsPerSecond }) => factsPerSecond)
   const cpu = (name: Name) => (samples[name] ?? []).map((sampled) => sampled.cpu ?? Number.NaN)
+  const sizes = (name: Name, which: 0 | 1) =>
+    summarize((samples[name] ?? []).map(({ megabytes }) => megabytes[which])).median.toFixed(1)
   return {
     row: "postgres",
     title,
@@ -326,7 +377,8 @@ export const postgres = async (settings: Settings): Promise<Row> => {
         unit: "facts/s",
         value: summarize(speed(name)),
         notes: {
-          "server CPU": Number.isNaN(median) ? "not available" : `${median.toFixed(1)} s per million facts`
+          "server CPU": Number.isNaN(median) ? "not available" : `${median.toFixed(1)} s per million facts`,
+          "table and index": `${sizes(name, 0)} and ${sizes(name, 1)} MB`
         }
       }
     }),
@@ -345,6 +397,11 @@ export const postgres = async (settings: Settings): Promise<Row> => {
         what: "server CPU per fact over the unbatched writer's",
         value: ratio(cpu("one"), cpu("unbatched")),
         target: { atMost: 1 / 3 }
+      },
+      {
+        what: "server CPU per fact over the first version's statement and table",
+        value: ratio(cpu("after"), cpu("before")),
+        target: { atMost: 0.85 }
       },
       {
         what: "facts/s, writeConcurrency 2 over 1",

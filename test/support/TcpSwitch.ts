@@ -14,6 +14,8 @@ export interface TcpSwitch {
   readonly port: number
   /** Where new connections go; those that are open stay where they are. */
   readonly pointTo: (target: Target) => Effect.Effect<void>
+  /** Takes new connections and never answers. */
+  readonly silence: Effect.Effect<void>
   /** Cuts every open connection, as a proxy does that lost its server. */
   readonly cut: Effect.Effect<void>
   /** Connections open now. */
@@ -22,11 +24,16 @@ export interface TcpSwitch {
 
 export const make = (options: { readonly target: Target }): Effect.Effect<TcpSwitch, never, Scope.Scope> =>
   Effect.gen(function* () {
-    let target = options.target
+    let target: Target | undefined = options.target
     const clients = new Set<Net.Socket>()
     const server = Net.createServer((client) => {
-      const upstream = Net.connect(target)
       clients.add(client)
+      if (target === undefined) {
+        const forget = () => clients.delete(client)
+        client.on("error", forget).on("close", forget)
+        return
+      }
+      const upstream = Net.connect(target)
       const close = () => {
         client.destroy()
         upstream.destroy()
@@ -52,6 +59,9 @@ export const make = (options: { readonly target: Target }): Effect.Effect<TcpSwi
         Effect.sync(() => {
           target = next
         }),
+      silence: Effect.sync(() => {
+        target = undefined
+      }),
       cut,
       connections: Effect.sync(() => clients.size)
     }
