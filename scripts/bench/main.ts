@@ -4,7 +4,7 @@
  *
  *   --quick        one round of little work: whether it runs, not how fast
  *   --rounds <n>   samples of every contestant; default 7
- *   --seconds <n>  how long the stalled store is offered to; default 30
+ *   --seconds <n>  how long the stalled store is offered to, and agents are watched; default 30
  *   --out <dir>    where the figures go; default scripts/bench/results
  *
  * Prints a table per row and writes it as JSON; draws the chart once there is
@@ -22,6 +22,7 @@ import { postgres } from "./postgres.ts"
 import { print, type Row, save } from "./report.ts"
 import { stalled } from "./stalled.ts"
 import { telemetry } from "./telemetry.ts"
+import { watch } from "./watch.ts"
 
 interface Settings {
   readonly quick: boolean
@@ -36,7 +37,8 @@ const rows: Readonly<Record<string, (settings: Settings) => Promise<Row>>> = {
   postgres,
   stalled,
   growth,
-  telemetry
+  telemetry,
+  watch
 }
 
 const { positionals, values } = parseArgs({
