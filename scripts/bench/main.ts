@@ -5,7 +5,7 @@
  *   --against <revision>  race the code of that revision beside the working tree's
  *   --quick               one round of little work: whether it runs, not how fast
  *   --rounds <n>          samples of every contestant; default 7
- *   --seconds <n>         how long the stalled store is offered to; default 30
+ *   --seconds <n>         how long the stalled store is offered to, and agents are watched; default 30
  *   --out <dir>           where the figures go; default scripts/bench/results
  *
  * Prints a table per row and writes it as JSON; draws the chart once there is
@@ -25,6 +25,7 @@ import { postgres, postgresAgainst } from "./postgres.ts"
 import { print, type Row, save } from "./report.ts"
 import { stalled, stalledAgainst } from "./stalled.ts"
 import { telemetry, telemetryAgainst } from "./telemetry.ts"
+import { watch } from "./watch.ts"
 
 interface Settings {
   readonly quick: boolean
@@ -41,7 +42,8 @@ const rows: Readonly<Record<string, Measure>> = {
   postgres,
   stalled,
   growth,
-  telemetry
+  telemetry,
+  watch
 }
 
 /** The same rows, with the sources of another revision in the race. */
