@@ -4,6 +4,7 @@ import { assert, it } from "@effect/vitest"
 import * as DateTime from "effect/DateTime"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
 import * as Redacted from "effect/Redacted"
 import * as TestClock from "effect/testing/TestClock"
 import * as Tokens from "../src/app/serve/Tokens.ts"
@@ -395,6 +396,25 @@ it.effect("a server that is stopping takes nothing, and one whose database is aw
     const refused = yield* server.post(path, good)
     assert.strictEqual(refused.headers.get("connection"), "close")
     yield* assertRefused(refused, 503, "Unavailable", /stopping/)
+  }).pipe(Effect.scoped)
+)
+
+it.effect("a database that never answers is no fault of who asks", () =>
+  Effect.gen(function* () {
+    const server = yield* Server.start()
+    server.setAway("silent")
+    const asking = yield* Effect.forkChild(server.fetch(path))
+    // An answered request says that the one before has been seen.
+    assert.strictEqual((yield* server.fetch("/healthz")).status, 200)
+    yield* TestClock.adjust("10 seconds")
+    yield* assertRefused(yield* Fiber.join(asking), 503, "Unavailable", /no answer in time/)
+    assert.match(
+      yield* Effect.flatMap(server.fetch("/readyz"), (response) => Effect.promise(() => response.text())),
+      /did not answer within 2 seconds/
+    )
+    server.setAway(false)
+    yield* TestClock.adjust("3 seconds")
+    yield* assertUnharmed(server)
   }).pipe(Effect.scoped)
 )
 
