@@ -162,7 +162,11 @@ const lost = Effect.fnUntraced(function* (
   )
 })
 
-const run = Effect.fnUntraced(function* (options: Options, keys: ReadonlyArray<Redacted.Redacted>) {
+const run = Effect.fnUntraced(function* (
+  options: Options,
+  keys: ReadonlyArray<Redacted.Redacted>,
+  tokens: Tokens.Tokens["Service"]
+) {
   const screen = yield* Screen.Screen
   const scope = yield* Scope.fork(yield* Effect.scope)
   const context = yield* Layer.buildWithScope(
@@ -170,7 +174,7 @@ const run = Effect.fnUntraced(function* (options: Options, keys: ReadonlyArray<R
       Layer.provideMerge(services(options)),
       Layer.provide(StoreProbe.layer),
       Layer.provide(Lifecycle.layer),
-      Layer.provide(Tokens.layer(keys))
+      Layer.provide(Layer.succeed(Tokens.Tokens, tokens))
     ),
     scope
   )
@@ -239,8 +243,9 @@ export const command = Command.make(
   Effect.fnUntraced(function* (options) {
     const keys = yield* Secrets.keys(options.keyFile)
     yield* check(options, keys)
+    const tokens = yield* Tokens.make(keys)
     if (options.printConfig) return yield* printConfig(options, keys)
-    yield* run(options, keys).pipe(Effect.scoped, Effect.provide(layer(options)))
+    yield* run(options, keys, tokens).pipe(Effect.scoped, Effect.provide(layer(options)))
   }, Effect.mapError(UserError.toUserError))
 ).pipe(
   Command.withDescription(
