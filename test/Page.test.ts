@@ -301,6 +301,22 @@ describe.skipIf(Browser.unserved !== undefined)("the page", () => {
           await sheet.getByRole("button", { name: "Close" }).click()
           await sheet.waitFor({ state: "hidden" })
           assert.strictEqual(page.url(), server.url)
+
+          const entries = () => page.evaluate("history.length")
+          const near = [...server.facts.keys()].sort().at(-2) ?? ""
+          await card(page, near).click()
+          const another = page.getByRole("dialog", { name: near })
+          await another.waitFor()
+          const before = await entries()
+          await page.goBack()
+          await another.waitFor({ state: "hidden" })
+          for (let turn = 0; turn < 3; turn++) {
+            await card(page, near).click()
+            await another.waitFor()
+            await page.keyboard.press("Escape")
+            await page.waitForURL(server.url)
+          }
+          assert.strictEqual(await entries(), before)
         })
       })
     )

@@ -45,7 +45,7 @@ export const fill = (server: PageServer, agents: number): void => {
   const ids = Array.from({ length: agents }, () => idOf(random))
   for (const id of ids) {
     const luck = random()
-    const age = luck < 0.03 ? 1_800_000 : luck < 0.07 ? 45_000 : random() * 6_000
+    const age = luck < 0.03 ? 1_800_000 : luck < 0.07 ? 45_000 : Math.floor(random() * 6_000)
     const at = now - age
     const facts = factsOf(random, at)
     server.report(id, luck > 0.95 ? [...facts, failed(at)] : facts)

@@ -25,8 +25,9 @@ interface Trouble {
 }
 
 /** Since when what is shown may be out of date; `undefined` when it is not. */
-export const staleSince = ({ lostSince, heardAt, staleSince, storeSince }: Health): number | undefined => {
-  const times = [lostSince === undefined ? undefined : (heardAt ?? lostSince), staleSince, storeSince]
+export const staleSince = (health: Health): number | undefined => {
+  const { heardAt, link, lostSince, staleSince, storeSince } = health
+  const times = [link._tag === "Open" ? undefined : (heardAt ?? lostSince), staleSince, storeSince]
   const known = times.filter((time) => time !== undefined && time !== null)
   return known.length === 0 ? undefined : Math.min(...known)
 }

@@ -17,6 +17,9 @@ export interface View {
 
 type Choice = Wanted["state"]
 
+/** Marks the entry in the browser's history that opening an agent has made. */
+const opened = "opened"
+
 const choices: ReadonlyArray<Choice> = ["all", ...states]
 
 const parameters = (): URLSearchParams => new URLSearchParams(location.hash.slice(1))
@@ -92,8 +95,10 @@ export const make = (onChange: () => void): View => {
     agent,
     openAgent: (id) => {
       if (id === agent()) return
-      if (id === undefined) history.replaceState(null, "", hashOf(undefined))
-      else history.pushState(null, "", hashOf(id))
+      if (id !== undefined) history.pushState(opened, "", hashOf(id))
+      // Closing is going back, so that going back later does not open it again.
+      else if (history.state === opened) return history.back()
+      else history.replaceState(null, "", hashOf(undefined))
       onChange()
     },
     showCounts: (held) => {

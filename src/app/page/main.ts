@@ -122,7 +122,8 @@ const streams = Streams.make({
     if (link._tag === "Unauthorized") return ask(link.why)
     const lostSince = link._tag === "Lost" ? (health.lostSince ?? Time.now()) : undefined
     setHealth({ link, lostSince, heardAt: link._tag === "Open" ? Time.now() : health.heardAt })
-    showFleet()
+    // Once connected, the fleet is told anew: until then its lines are old.
+    if (link._tag !== "Open") showFleet()
   },
   onSnapshot: (snapshot) => {
     fleet.snapshot(snapshot)
