@@ -12,6 +12,9 @@ import { captureLogs } from "./support/Fakes.ts"
 import * as Postgres from "./support/Postgres.ts"
 import * as TcpSwitch from "./support/TcpSwitch.ts"
 
+/** The socket of a server that listens nowhere else. */
+const socketOf = ({ host = "", port = 5432 }: PgClient.PgPoolConfig) => ({ path: `${host}/.s.PGSQL.${port}` })
+
 const time = 1_700_000_000_000
 
 describe("After a failover", () => {
@@ -28,8 +31,13 @@ describe("After a failover", () => {
       for (const sql of [onOld, onNext]) {
         yield* Effect.provideService(PgMigrations.run(), SqlClient.SqlClient, sql)
       }
-      const proxy = yield* TcpSwitch.make(old.config)
-      const client = yield* clientOf(old, { ...proxy.config, minConnections: 4, maxConnections: 4 })
+      const proxy = yield* TcpSwitch.make({ target: socketOf(old.config) })
+      const client = yield* clientOf(old, {
+        host: "127.0.0.1",
+        port: proxy.port,
+        minConnections: 4,
+        maxConnections: 4
+      })
       const store = yield* Effect.provideService(PgStore.make(), PgClient.PgClient, client)
       const agentId = makeAgentId()
       const write = (key: number) =>
@@ -39,7 +47,7 @@ describe("After a failover", () => {
 
       yield* onOld`ALTER SYSTEM SET default_transaction_read_only = on`
       yield* onOld`SELECT pg_reload_conf()`
-      yield* proxy.point(next.config)
+      yield* proxy.pointTo(socketOf(next.config))
       yield* Effect.sleep("200 millis")
 
       const rounds = yield* Effect.forEach(

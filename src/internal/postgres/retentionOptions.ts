@@ -1,7 +1,7 @@
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import type { InvalidOptionError } from "../../Batcher.ts"
-import { count, invalid, millis, prefix } from "../options.ts"
+import type { InvalidOptionError } from "../options.ts"
+import { count, invalid, metricName, millis } from "../options.ts"
 import { tablesOf } from "./names.ts"
 import { defaultAhead } from "./partitions.ts"
 
@@ -83,7 +83,7 @@ export const resolve = Effect.fnUntraced(function* (
     slowMillis: yield* millis("maxStatementTime", options.maxStatementTime ?? "20 millis", 1),
     partitionsAhead: yield* count("partitionsAhead", options.partitionsAhead ?? defaultAhead, 0),
     tables: tablesOf(options),
-    metricsPrefix: yield* prefix(options.metricsPrefix ?? "agentapi")
+    metricsPrefix: yield* metricName("metricsPrefix", options.metricsPrefix ?? "agentapi")
   }
 })
 
