@@ -7,7 +7,7 @@
 import * as PgClient from "@effect/sql-pg/PgClient"
 import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
-import * as Context from "effect/Context"
+import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
@@ -17,6 +17,7 @@ import type * as Scope from "effect/Scope"
 import type { SqlError } from "effect/sql/SqlError"
 import * as Tracer from "effect/Tracer"
 import type { InvalidOptionError } from "./Batcher.ts"
+import { withoutCaller } from "./internal/background.ts"
 import * as Pace from "./internal/postgres/pace.ts"
 import * as Retention from "./internal/postgres/retention.ts"
 import * as RetentionOptions from "./internal/postgres/retentionOptions.ts"
@@ -165,9 +166,9 @@ export const make = (
       { discard: true }
     )
   ).pipe(
-    // The passes outlive the span that the layer is built in.
+    // The passes outlive whoever builds the layer.
     Effect.updateContext((context: Context.Context<PgClient.PgClient | Scope.Scope>) =>
-      Context.omit(Tracer.ParentSpan)(context)
+      withoutCaller(context)
     )
   )
 

@@ -46,13 +46,13 @@ const expect = (what: string, isSo: boolean) =>
 
 const write = Effect.gen(function* () {
   const batcher = yield* MetadataBatcher.MetadataBatcher
-  yield* batcher.add(agentId(1), [yield* fact("cpu", "1"), yield* fact("disk", "2")])
+  yield* batcher.add(agentId(1), [yield* fact("cpu", "1"), yield* fact("disk", "x")])
   yield* batcher.flush
   // Often, since a pooler may lead each time to another session, which has prepared nothing.
   for (let n = 10; n < 40; n++) {
     yield* batcher.add(agentId(1), [yield* fact("cpu", `${n}`)])
     yield* batcher.flush
-    yield* expect("the newest is held", (yield* valuesOf(1)).join() === `${n},2`)
+    yield* expect("the newest is held", (yield* valuesOf(1)).join() === `${n},x`)
   }
 })
 

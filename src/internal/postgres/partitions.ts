@@ -102,7 +102,8 @@ const change = <E>(
       `SELECT set_config('lock_timeout', '${lockTimeout}', true),
         set_config('statement_timeout', '${statementTimeout}', true), ${lockOf("$1")} AS mine`,
       [PgTypes.text(table)]
-    ).withoutTransform,
+      // A pooler may lead to a session that has prepared nothing, which would end the transaction.
+    ).unprepared,
     ([row]) => (row?.mine ? Effect.as(statements, true) : Effect.succeed(false))
   ).pipe(sql.withTransaction)
 

@@ -1,6 +1,6 @@
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import type { InvalidOptionError } from "../../Batcher.ts"
+import type { InvalidOptionError } from "../options.ts"
 import { count, invalid, metricName, millis } from "../options.ts"
 import { tablesOf } from "./names.ts"
 import { defaultAhead } from "./partitions.ts"
