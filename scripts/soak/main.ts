@@ -54,5 +54,6 @@ let rounds = 0
 do await run(`faults of PostgreSQL, round ${++rounds}`, [...vitest, "PgFaults.test.ts", "PgSalvage.test.ts"])
 while (performance.now() < end)
 await run("4 processes racing for 2,000 keys for a minute", [join(import.meta.dirname, "replicas.ts")])
+await run("200 listening backends killed and two crashes, watched", [join(import.meta.dirname, "watch.ts")])
 await run("1 % poisoned facts", [join(import.meta.dirname, "poison.ts")])
 console.log("\nPASSED")
