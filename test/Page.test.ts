@@ -386,37 +386,40 @@ describe.skipIf(Browser.unserved !== undefined)("the page", () => {
 
     for (const [name, viewport] of Object.entries({ laptop: Browser.laptop, phone: Browser.phone })) {
       for (const colorScheme of ["light", "dark"] as const) {
-        it.effect(`has no serious fault of accessibility, and fits, on a ${name} in ${colorScheme}`, () =>
-          Effect.gen(function* () {
-            const server = yield* serve((server) => PageFleet.fill(server, 300))
-            const { page } = yield* Browser.open(`${server.url}#sort=attention`, {
-              viewport,
-              colorScheme,
-              reducedMotion: "reduce"
-            })
-            const wide = () => page.evaluate("document.documentElement.scrollWidth > innerWidth")
-            yield* Effect.promise(async () => {
-              await page.locator(".card .facts > div:not(.unknown)").first().waitFor()
-              assert.deepStrictEqual(await faults(page), [])
-              assert.isFalse(await wide())
-              await page.locator(".card[data-state=errors] button").first().click()
-              await page.getByRole("row", { name: /gpu/ }).waitFor()
-              assert.deepStrictEqual(await faults(page), [])
-              await page.keyboard.press("Escape")
-              server.setStore(Date.now())
-              await shows(page, "Database away")
-              assert.deepStrictEqual(await faults(page), [])
-              assert.isFalse(await wide())
-              await server.stop()
-              await shows(page, /^Disconnected since/)
-              assert.deepStrictEqual(await faults(page), [])
-              assert.isFalse(await wide())
-              server.token = "right"
-              await server.start()
-              await page.getByRole("dialog", { name: /token/ }).waitFor({ timeout: 12_000 })
-              assert.deepStrictEqual(await faults(page), [])
-            })
-          })
+        it.effect(
+          `has no serious fault of accessibility, and fits, on a ${name} in ${colorScheme}`,
+          () =>
+            Effect.gen(function* () {
+              const server = yield* serve((server) => PageFleet.fill(server, 60))
+              const { page } = yield* Browser.open(`${server.url}#sort=attention`, {
+                viewport,
+                colorScheme,
+                reducedMotion: "reduce"
+              })
+              const wide = () => page.evaluate("document.documentElement.scrollWidth > innerWidth")
+              yield* Effect.promise(async () => {
+                await page.locator(".card .facts > div:not(.unknown)").first().waitFor()
+                assert.deepStrictEqual(await faults(page), [])
+                assert.isFalse(await wide())
+                await page.locator(".card[data-state=errors] button").first().click()
+                await page.getByRole("row", { name: /gpu/ }).waitFor()
+                assert.deepStrictEqual(await faults(page), [])
+                await page.keyboard.press("Escape")
+                server.setStore(Date.now())
+                await shows(page, "Database away")
+                assert.deepStrictEqual(await faults(page), [])
+                assert.isFalse(await wide())
+                await server.stop()
+                await shows(page, /^Disconnected since/)
+                assert.deepStrictEqual(await faults(page), [])
+                assert.isFalse(await wide())
+                server.token = "right"
+                await server.start()
+                await page.getByRole("dialog", { name: /token/ }).waitFor({ timeout: 12_000 })
+                assert.deepStrictEqual(await faults(page), [])
+              })
+            }),
+          60_000
         )
       }
     }

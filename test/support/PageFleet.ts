@@ -85,7 +85,11 @@ export const fill = (server: PageServer, agents: number): void => {
           rows: last.batches.scheduled.rows + scheduled * size
         }
       },
-      writeMs: { p50: 4 + random() * 1.5 + (burst ? 4 : 0), p95: 9 + random() * 4 }
+      writeMs: {
+        p50: 4 + random() * 1.5 + (burst ? 4 : 0),
+        p95: 9 + random() * 4,
+        count: capacity + scheduled
+      }
     }
   }
   const history: Array<Pulse> = []

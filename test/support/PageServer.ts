@@ -8,6 +8,7 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { AddressInfo } from "node:net"
 import { extname, join } from "node:path"
 import { transformSync } from "amaro"
+import { AgentId } from "../../src/AgentId.ts"
 import type { Fact, Line, Pulse } from "../../src/app/page/Wire.ts"
 
 const folder = join(import.meta.dirname, "../../src/app/page")
@@ -125,7 +126,7 @@ export class PageServer {
   private lineOf(id: string): Line {
     const facts = [...(this.facts.get(id)?.values() ?? [])]
     return {
-      id,
+      id: AgentId.make(id),
       facts: facts.length,
       errors: facts.filter(({ error }) => error !== "").length,
       lastCollectedAt: Math.max(...facts.map(({ collectedAt }) => collectedAt))
@@ -224,23 +225,29 @@ export class PageServer {
 
 const none = { count: 0, rows: 0 }
 
+const nothing = {
+  offered: 0,
+  queued: 0,
+  pending: 0,
+  inFlight: 0,
+  written: 0,
+  superseded: 0,
+  unchanged: 0,
+  dropped: 0,
+  refused: 0,
+  discarded: 0
+}
+
 /** The pulse of a server that has done nothing yet. */
 export const quietPulse = (at: number): Pulse => ({
   at,
-  metadata: {
-    offered: 0,
-    queued: 0,
-    pending: 0,
-    inFlight: 0,
-    written: 0,
-    superseded: 0,
-    unchanged: 0,
-    dropped: 0,
-    refused: 0,
-    discarded: 0
-  },
+  metadata: nothing,
+  stats: nothing,
+  watchers: 1,
+  rss: 100_000_000,
+  eventLoopP99Ms: 12,
   batches: { capacity: none, scheduled: none, manual: none, shutdown: none },
-  writeMs: { p50: null, p95: null },
+  writeMs: { p50: null, p95: null, count: 0 },
   capacity: 2_500,
   maxPending: 50_000,
   storeSince: null,

@@ -5,6 +5,7 @@
  */
 import { html, plural, setText } from "./Dom.ts"
 import { type AgentState, stateNames } from "./Fleet.ts"
+import type { Layout } from "./Layout.ts"
 import * as Time from "./Time.ts"
 import type { Fact, Line } from "./Wire.ts"
 
@@ -20,6 +21,10 @@ export const inOrder = (facts: ReadonlyArray<Fact>): ReadonlyArray<Fact> =>
     (a, b) => Number(b.error !== "") - Number(a.error !== "") || (a.key < b.key ? -1 : a.key > b.key ? 1 : 0)
   )
 
+/** `8 facts`, `9 facts · 1 error`. */
+export const sumOf = ({ errors, facts }: Line): string =>
+  plural(facts, "fact") + (errors === 0 ? "" : ` · ${plural(errors, "error")}`)
+
 export class Card {
   readonly element = html("li", { class: "card" })
   readonly button: HTMLButtonElement
@@ -27,7 +32,7 @@ export class Card {
   private readonly state = html("span", { class: "state" })
   private readonly age = html("span", { class: "age" })
   private readonly facts = html("dl", { class: "facts" })
-  private readonly more = html("p", { class: "more" })
+  private readonly sum = html("p", { class: "sum" })
 
   constructor(line: Line, open: (id: string) => void) {
     this.line = line
@@ -38,7 +43,7 @@ export class Card {
     this.element.append(
       html("header", {}, this.state, html("h3", {}, this.button), this.age),
       this.facts,
-      this.more
+      this.sum
     )
     for (let row = 0; row < Math.min(room, line.facts); row++) {
       this.facts.append(html("div", { class: "unknown" }, html("dt", {}, "\u00a0"), html("dd", {}, "\u00a0")))
@@ -51,14 +56,16 @@ export class Card {
     this.element.dataset["state"] = state
     setText(this.state, stateNames[state])
     this.showAge()
-    const { facts, errors } = line
-    const hidden = Math.max(0, facts - room)
-    setText(
-      this.more,
-      [hidden > 0 ? `${hidden} more` : "", errors > 0 ? plural(errors, "error") : ""]
-        .filter((part) => part !== "")
-        .join(" · ")
-    )
+    setText(this.sum, sumOf(line))
+  }
+
+  /** Puts it where it belongs. */
+  put(place: number, layout: Layout): void {
+    const { style } = this.element
+    style.width = `${layout.cardWidth}px`
+    style.transform = `translate(${layout.xOf(place)}px, ${layout.yOf(place)}px)`
+    this.element.ariaPosInSet = String(place + 1)
+    this.element.ariaSetSize = String(layout.count)
   }
 
   showAge(): void {

@@ -183,5 +183,6 @@ export const make = ({ title, unit, format, atLeast }: Options): Chart => {
     plot.setAttribute("aria-label", `${title}, last two minutes: ${range} ${unit}`)
   }
 
+  caption()
   return { element, draw }
 }

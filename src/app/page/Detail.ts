@@ -3,8 +3,8 @@
  *
  * @since 0.1.0
  */
-import { inOrder } from "./Card.ts"
-import { byId, html, plural, setText } from "./Dom.ts"
+import { inOrder, sumOf } from "./Card.ts"
+import { byId, html, setText } from "./Dom.ts"
 import { stateNames, stateOf } from "./Fleet.ts"
 import * as Time from "./Time.ts"
 import type { Fact, Line } from "./Wire.ts"
@@ -15,8 +15,6 @@ interface Row {
   readonly age: HTMLTableCellElement
   fact: Fact
 }
-
-const errorsOf = ({ errors }: Line): ReadonlyArray<string> => (errors === 0 ? [] : [plural(errors, "error")])
 
 const cellOf = (fact: Fact): string => (fact.error === "" ? fact.value : fact.error)
 
@@ -88,14 +86,7 @@ export const make = (onClose: (id: string) => void): Detail => {
 
   const tick = () => {
     for (const row of rows.values()) setText(row.age, Time.age(row.fact.collectedAt))
-    setText(
-      summary,
-      line === undefined
-        ? ""
-        : [plural(line.facts, "fact"), ...errorsOf(line), `newest ${Time.age(line.lastCollectedAt)}`].join(
-            " · "
-          )
-    )
+    setText(summary, line === undefined ? "" : `${sumOf(line)} · newest ${Time.age(line.lastCollectedAt)}`)
   }
 
   dialog.addEventListener("close", () => {

@@ -9,6 +9,7 @@
  */
 import { Card } from "./Card.ts"
 import { stateOf } from "./Fleet.ts"
+import { Layout, type Range } from "./Layout.ts"
 import type { Fact, Line } from "./Wire.ts"
 
 export interface Options {
@@ -24,28 +25,32 @@ export interface Options {
 /** Rows drawn beyond the edge, so that quick scrolling meets cards. */
 const beyond = 2
 
-const pixels = (style: CSSStyleDeclaration, name: string): number =>
-  Number.parseFloat(style.getPropertyValue(name))
+const isSame = (a: Range, b: Range): boolean => a.first === b.first && a.last === b.last
+
+const nothing: Range = { first: 0, last: 0 }
 
 export class Grid {
   private readonly options: Options
   private readonly cards = new Map<string, Card>()
   private lines: ReadonlyArray<Line> = []
   private asOf = 0
-  private columns = 1
-  private cardHeight = 1
-  private gap = 0
+  private layout: Layout
   private frame = 0
-  private sight = ""
+  /** Whether there is more to do than to look which rows are in sight. */
+  private changed = true
+  private drawn = nothing
+  private sight = nothing
+  private sightIds = ""
   /** The card that the tab key comes to. */
   private current: string | undefined
 
   constructor(options: Options) {
     this.options = options
     const { list } = options
+    this.layout = new Layout(list, 0)
     addEventListener("scroll", () => this.schedule(), { passive: true })
-    addEventListener("resize", () => this.schedule(), { passive: true })
-    new ResizeObserver(() => this.schedule()).observe(list)
+    addEventListener("resize", () => this.redraw(), { passive: true })
+    new ResizeObserver(() => this.redraw()).observe(list)
     list.addEventListener("keydown", (event) => this.onKey(event))
     list.addEventListener("focusin", (event) => {
       const card = [...this.cards.values()].find(({ button }) => button === event.target)
@@ -57,7 +62,7 @@ export class Grid {
   show(lines: ReadonlyArray<Line>, asOf: number): void {
     this.lines = lines
     this.asOf = asOf
-    this.schedule()
+    this.redraw()
   }
 
   showFacts(id: string, facts: ReadonlyArray<Fact>): void {
@@ -71,8 +76,12 @@ export class Grid {
 
   /** Moves the focus to an agent's card, if it is among those shown. */
   focus(id: string): void {
-    const index = this.lines.findIndex((line) => line.id === id)
-    if (index >= 0) this.moveTo(index)
+    this.moveTo(this.placeOf(id))
+  }
+
+  private redraw(): void {
+    this.changed = true
+    this.schedule()
   }
 
   private schedule(): void {
@@ -83,99 +92,84 @@ export class Grid {
     })
   }
 
-  private measure(): void {
-    const { list } = this.options
-    const style = getComputedStyle(list)
-    this.cardHeight = pixels(style, "--card-height")
-    this.gap = pixels(style, "--card-gap")
-    const least = pixels(style, "--card-width")
-    this.columns = Math.max(1, Math.floor((list.clientWidth + this.gap) / (least + this.gap)))
-    const rows = Math.ceil(this.lines.length / this.columns)
-    list.style.height = `${Math.max(0, rows * (this.cardHeight + this.gap) - this.gap)}px`
+  private placeOf(id: string | undefined): number {
+    return id === undefined ? -1 : this.lines.findIndex((line) => line.id === id)
   }
 
-  /** The places from `first` to before `last` that are in sight, `more` rows beyond the edges included. */
-  private range(more: number): readonly [first: number, last: number] {
+  private range(more: number): Range {
     const { covered, list } = this.options
-    const top = list.getBoundingClientRect().top
-    const rowHeight = this.cardHeight + this.gap
-    const first = Math.floor((covered() - top) / rowHeight) - more
-    const last = Math.ceil((innerHeight - top) / rowHeight) + more
-    return [Math.max(0, first * this.columns), Math.min(this.lines.length, Math.max(0, last * this.columns))]
+    const { top } = list.getBoundingClientRect()
+    return this.layout.between(covered() - top, innerHeight - top, more)
   }
 
   private draw(): void {
-    this.measure()
-    const { list } = this.options
-    const [first, last] = this.range(beyond)
-    const places = new Map<number, Line>()
-    for (let index = first; index < last; index++) {
-      const line = this.lines[index]
-      if (line !== undefined) places.set(index, line)
+    if (this.changed) {
+      this.layout = new Layout(this.options.list, this.lines.length)
+      this.options.list.style.height = `${this.layout.height}px`
     }
-    this.keepCurrent(places)
+    const range = this.range(beyond)
+    if (this.changed || !isSame(range, this.drawn)) this.drawCards(range)
+    const sight = this.range(0)
+    if (this.changed || !isSame(sight, this.sight)) this.tellSight(sight)
+    this.changed = false
+  }
 
-    const shown = new Set([...places.values()].map(({ id }) => id))
+  private drawCards(range: Range): void {
+    this.drawn = range
+    const places = this.placesIn(range)
+    const shown = new Set<string>([...places.values()].map(({ id }) => id))
     for (const [id, card] of this.cards) {
       if (shown.has(id)) continue
       card.element.remove()
       this.cards.delete(id)
     }
-    const width = (list.clientWidth - this.gap * (this.columns - 1)) / this.columns
+    const { list } = this.options
     const focused = document.activeElement
     let before: Element | null = list.firstElementChild
-    for (const [index, line] of [...places].sort(([a], [b]) => a - b)) {
-      const card = this.cardOf(line)
+    for (const [place, line] of [...places].sort(([a], [b]) => a - b)) {
+      const card = this.cards.get(line.id) ?? this.makeCard(line)
       card.showLine(line, stateOf(line, this.asOf))
-      this.place(card.element, index, width)
+      card.button.tabIndex = line.id === this.current ? 0 : -1
+      card.put(place, this.layout)
       // In the order in which they are read, moving only what is out of place.
       if (card.element === before) before = before.nextElementSibling
       else list.insertBefore(card.element, before)
     }
+    // An element that is moved loses the focus.
     if (focused instanceof HTMLElement && focused !== document.activeElement && list.contains(focused)) {
       focused.focus({ preventScroll: true })
     }
-    this.tellSight()
   }
 
-  /** The card with the focus, or the one the tab key comes to, stays though it may be out of sight. */
-  private keepCurrent(places: Map<number, Line>): void {
-    const index = this.current === undefined ? -1 : this.lines.findIndex(({ id }) => id === this.current)
-    const line = this.lines[index]
-    const focused = this.options.list.contains(document.activeElement)
-    if (line !== undefined && (focused || places.has(index))) places.set(index, line)
-    else {
-      const [first, last] = this.range(0)
-      this.current = (this.lines[first < last ? first : 0] ?? this.lines[0])?.id
+  /** The lines in a range, and the one with the focus, though it may be out of sight. */
+  private placesIn({ first, last }: Range): Map<number, Line> {
+    const places = new Map<number, Line>()
+    for (let place = first; place < last; place++) {
+      const line = this.lines[place]
+      if (line !== undefined) places.set(place, line)
     }
-    for (const card of this.cards.values()) card.button.tabIndex = card.line.id === this.current ? 0 : -1
+    const place = this.placeOf(this.current)
+    const line = this.lines[place]
+    const isFocused = this.options.list.contains(document.activeElement)
+    if (line !== undefined && (isFocused || places.has(place))) places.set(place, line)
+    else this.current = (this.lines[this.range(0).first] ?? this.lines[0])?.id
+    return places
   }
 
-  private cardOf(line: Line): Card {
-    const known = this.cards.get(line.id)
-    if (known !== undefined) return known
+  private makeCard(line: Line): Card {
     const card = new Card(line, this.options.open)
-    card.button.tabIndex = line.id === this.current ? 0 : -1
     const facts = this.options.factsOf(line.id)
     if (facts !== undefined) card.showFacts(facts)
     this.cards.set(line.id, card)
     return card
   }
 
-  private place(element: HTMLElement, index: number, width: number): void {
-    const x = (index % this.columns) * (width + this.gap)
-    const y = Math.floor(index / this.columns) * (this.cardHeight + this.gap)
-    element.style.width = `${width}px`
-    element.style.transform = `translate(${x}px, ${y}px)`
-    element.setAttribute("aria-posinset", String(index + 1))
-    element.setAttribute("aria-setsize", String(this.lines.length))
-  }
-
-  private tellSight(): void {
-    const ids = this.lines.slice(...this.range(0)).map(({ id }) => id)
-    const sight = [...ids].sort().join()
-    if (sight === this.sight) return
+  private tellSight(sight: Range): void {
     this.sight = sight
+    const ids = this.lines.slice(sight.first, sight.last).map(({ id }) => id)
+    const joined = ids.join()
+    if (joined === this.sightIds) return
+    this.sightIds = joined
     this.options.onSight(ids)
   }
 
@@ -184,37 +178,27 @@ export class Grid {
     for (const card of this.cards.values()) card.button.tabIndex = card.line.id === id ? 0 : -1
   }
 
-  private moveTo(index: number): void {
-    const line = this.lines[index]
+  private moveTo(place: number): void {
+    const line = this.lines[place]
     if (line === undefined) return
     this.makeCurrent(line.id)
-    const top = scrollY + this.options.list.getBoundingClientRect().top
-    const y = top + Math.floor(index / this.columns) * (this.cardHeight + this.gap)
-    const upper = y - this.options.covered() - this.gap
-    const lower = y + this.cardHeight + this.gap - innerHeight
+    const { covered, list } = this.options
+    const { cardHeight, gap } = this.layout
+    const y = scrollY + list.getBoundingClientRect().top + this.layout.yOf(place)
+    const upper = y - covered() - gap
+    const lower = y + cardHeight + gap - innerHeight
     if (scrollY > upper) scrollTo({ top: upper })
     else if (scrollY < lower) scrollTo({ top: lower })
-    this.draw()
+    this.drawCards(this.range(beyond))
     this.cards.get(line.id)?.button.focus({ preventScroll: true })
   }
 
   private onKey(event: KeyboardEvent): void {
     if (event.altKey || event.ctrlKey || event.metaKey) return
-    const index = this.lines.findIndex(({ id }) => id === this.current)
-    const page = Math.max(1, Math.floor(innerHeight / (this.cardHeight + this.gap)) - 1) * this.columns
-    const moves: { readonly [key: string]: number } = {
-      ArrowRight: index + 1,
-      ArrowLeft: index - 1,
-      ArrowDown: index + this.columns,
-      ArrowUp: index - this.columns,
-      PageDown: Math.min(index + page, this.lines.length - 1),
-      PageUp: Math.max(index - page, 0),
-      Home: 0,
-      End: this.lines.length - 1
-    }
-    const target = moves[event.key]
-    if (target === undefined) return
+    const rows = Math.floor((innerHeight - this.options.covered()) / this.layout.rowHeight)
+    const place = this.layout.moved(event.key, this.placeOf(this.current), rows)
+    if (place === undefined) return
     event.preventDefault()
-    this.moveTo(target)
+    this.moveTo(place)
   }
 }

@@ -106,7 +106,7 @@ export const make = (retryNow: () => void): Status => {
       // Without the server, nobody knows how the database is.
       store.hidden = health.link._tag !== "Open"
       store.dataset["level"] = health.storeSince === null ? "good" : "bad"
-      setText(store, health.storeSince === null ? "Database" : "Database away")
+      setText(store, health.storeSince === null ? "Database ready" : "Database away")
       for (const element of [trouble, sheetTrouble]) {
         element.hidden = known === undefined
         element.dataset["level"] = known?.level ?? ""

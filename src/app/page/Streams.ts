@@ -10,7 +10,7 @@ import * as Token from "./Token.ts"
 import type { Changes, Facts, History, Pulse, Snapshot, State } from "./Wire.ts"
 
 /** A pulse comes every second: without one, the server or the way to it is gone. */
-const silence = 4_000
+const silence = 3_500
 
 /** Only the pulse shows that the server is alive; here it is silent for up to 15 s. */
 const quietSilence = 20_000
@@ -35,7 +35,7 @@ export interface Streams {
   readonly start: () => void
   readonly stop: () => void
   readonly retryNow: () => void
-  /** Watches these agents instead of those before. */
+  /** Watches these agents instead of those before, the first of them if there are too many. */
   readonly watch: (ids: ReadonlyArray<string>) => void
 }
 
@@ -62,7 +62,8 @@ export const make = (handlers: Handlers): Streams => {
   }
 
   const watchNow = () => {
-    const ids = wanted.slice(0, mostWatched).join()
+    // In another order they are the same agents, and no reason to ask anew.
+    const ids = wanted.slice(0, mostWatched).sort().join()
     if (!running || ids === watched) return
     unwatch()
     watched = ids

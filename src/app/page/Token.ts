@@ -32,18 +32,23 @@ export const make = (onToken: () => void): Asking => {
   const why = byId("token-why", "p")
   const forgetButton = byId("token-forget", "button")
 
+  let asking = false
+
   const show = () => {
     forgetButton.hidden = current() === undefined
   }
 
   // Without a token there is nothing to see.
-  dialog.addEventListener("cancel", (event) => event.preventDefault())
+  dialog.addEventListener("close", () => {
+    if (asking) dialog.showModal()
+  })
   form.addEventListener("submit", (event) => {
     event.preventDefault()
     const token = input.value.trim()
     if (token === "") return
     sessionStorage.setItem(name, token)
     input.value = ""
+    asking = false
     dialog.close()
     show()
     onToken()
@@ -61,10 +66,11 @@ export const make = (onToken: () => void): Asking => {
       setText(why, reason ?? "")
       why.hidden = reason === undefined
       input.setAttribute("aria-invalid", String(reason !== undefined))
+      asking = true
       if (!dialog.open) dialog.showModal()
       input.focus()
     },
-    isAsking: () => dialog.open,
+    isAsking: () => asking,
     show
   }
 }

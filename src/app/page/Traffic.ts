@@ -4,7 +4,9 @@
  * @since 0.1.0
  */
 import * as Chart from "./Chart.ts"
-import { type Account, type Pulse, type Reason, reasons } from "./Wire.ts"
+import type { Account, Pulse, Reason } from "./Wire.ts"
+
+const reasons: ReadonlyArray<Reason> = ["capacity", "scheduled", "manual", "shutdown"]
 
 const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 })
 const compact = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 })

@@ -1,107 +1,48 @@
 /**
- * What the server sends to the page. Times are milliseconds since the epoch.
+ * What the server sends to the page, as its API describes it. Only types come
+ * from there: nothing of the API is loaded by the browser.
  *
  * @since 0.1.0
  */
+import type * as Events from "../api/Events.ts"
+import type * as Models from "../api/Models.ts"
+
+type OverviewEvent = typeof Events.Overview.Type
+type WatchedEvent = typeof Events.Watched.Type
+type Data<Event extends { readonly event: string; readonly data: unknown }, Name> = Extract<
+  Event,
+  { readonly event: Name }
+>["data"]
 
 /** Who one is to the server. */
-export interface Session {
-  /** Whether the server asks for tokens at all. */
-  readonly tokens: boolean
-  /** `null`: nobody yet, a token is needed. */
-  readonly role: "agent" | "reader" | "operator" | null
-  readonly version: string
-  /** Time between two writes of a batch that is not full. */
-  readonly flushIntervalMs: number
-}
+export type Session = typeof Models.Session.Type
 
 /** One agent in the overview. */
-export interface Line {
-  readonly id: string
-  readonly facts: number
-  /** Facts whose error is not empty. */
-  readonly errors: number
-  readonly lastCollectedAt: number
-}
+export type Line = typeof Models.AgentLine.Type
 
 /** One fact of an agent. */
-export interface Fact {
-  readonly key: string
-  readonly value: string
-  readonly error: string
-  readonly collectedAt: number
-}
+export type Fact = typeof Models.Fact.Type
 
-/** Event `snapshot`: lines of the whole fleet, in one or more parts. */
-export interface Snapshot {
-  readonly agents: ReadonlyArray<Line>
-  readonly first: boolean
-  readonly last: boolean
-}
+/** Lines of the whole fleet, in one or more parts. */
+export type Snapshot = Data<OverviewEvent, "snapshot">
 
-/** Event `changes`: lines that changed since. */
-export interface Changes {
-  readonly agents: ReadonlyArray<Line>
-  readonly removed: ReadonlyArray<string>
-}
+/** Lines that changed since. */
+export type Changes = Data<OverviewEvent, "changes">
 
-/** Event `state`: since when something is wrong, or `null`. */
-export interface State {
-  /** The database takes no writes. */
-  readonly storeSince: number | null
-  /** What the database, or the way to it, says. */
-  readonly storeError: string | null
-  /** What is shown may be older than the table. */
-  readonly staleSince: number | null
-}
+/** Since when something is wrong, or `null`. */
+export type State = Events.State
 
-/** Event `facts`: all the facts of one agent. */
-export interface Facts {
-  readonly agentId: string
-  readonly facts: ReadonlyArray<Fact>
-  readonly staleSince: number | null
-}
+/** All the facts of one agent. */
+export type Facts = Data<WatchedEvent, "facts">
 
-/** What became of the records of one kind since the server started. */
-export interface Account {
-  readonly offered: number
-  readonly queued: number
-  readonly pending: number
-  readonly inFlight: number
-  readonly written: number
-  readonly superseded: number
-  readonly unchanged: number
-  readonly dropped: number
-  readonly refused: number
-  readonly discarded: number
-}
+/** The server's own counters, once a second. They count from its start. */
+export type Pulse = Events.Pulse
+
+/** What became of the records of one kind. */
+export type Account = Pulse["metadata"]
+
+/** The last pulses, oldest first. */
+export type History = Data<OverviewEvent, "history">
 
 /** Why a batch was written. */
-export const reasons = ["capacity", "scheduled", "manual", "shutdown"] as const
-
-/** Why a batch was written. */
-export type Reason = (typeof reasons)[number]
-
-/** Batches of one reason, and their rows, since the server started. */
-export interface Batches {
-  readonly count: number
-  readonly rows: number
-}
-
-/** Event `pulse`: the server's own counters, once a second. */
-export interface Pulse {
-  readonly at: number
-  readonly metadata: Account
-  readonly batches: { readonly [Name in Reason]: Batches }
-  /** Writes of the last seconds; `null` when there was none. */
-  readonly writeMs: { readonly p50: number | null; readonly p95: number | null }
-  readonly capacity: number
-  readonly maxPending: number
-  readonly storeSince: number | null
-  readonly storeError: string | null
-}
-
-/** Event `history`: the last pulses, oldest first. */
-export interface History {
-  readonly pulses: ReadonlyArray<Pulse>
-}
+export type Reason = keyof Pulse["batches"]

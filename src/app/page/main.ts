@@ -51,9 +51,10 @@ const showEmpty = (shown: number) => {
         ? "No agent has reported yet. Let one report:"
         : "Waiting for the fleet…"
   )
+  const authorization = Token.current() === undefined ? "" : " -H 'authorization: Bearer …'"
   setText(
     example,
-    `curl ${location.origin}/api/agents/${"01980000-0000-7000-8000-000000000001"}/metadata \\\n  --json '{"facts": [{"key": "cpu", "value": "12 %"}]}'`
+    `curl ${location.origin}/api/agents/01980000-0000-7000-8000-000000000001/metadata${authorization} --json '{"facts": [{"key": "cpu", "value": "12 %"}]}'`
   )
 }
 
@@ -69,9 +70,7 @@ const showFleet = () => {
 
 const watch = () => {
   const agent = detail.agent()
-  const ids = agent === undefined || inSight.includes(agent) ? inSight : [agent, ...inSight]
-  // The same agents in another order are no reason to ask anew.
-  streams.watch([...ids].sort())
+  streams.watch(agent === undefined ? inSight : [agent, ...inSight.filter((id) => id !== agent)])
 }
 
 const showAgent = () => {
@@ -120,10 +119,7 @@ const restless = () =>
 
 const streams = Streams.make({
   onLink: (link) => {
-    if (link._tag === "Unauthorized") {
-      streams.stop()
-      token.ask(link.why)
-    }
+    if (link._tag === "Unauthorized") return ask(link.why)
     const lostSince = link._tag === "Lost" ? (health.lostSince ?? Time.now()) : undefined
     setHealth({ link, lostSince, heardAt: link._tag === "Open" ? Time.now() : health.heardAt })
     showFleet()
@@ -173,16 +169,22 @@ const session = async (): Promise<Session> => {
   return await response.json()
 }
 
+const ask = (why: string | undefined) => {
+  streams.stop()
+  setHealth({ link: { _tag: "Unauthorized", why: why ?? "" }, lostSince: undefined })
+  token.ask(why)
+}
+
 /** Asks who one is, and for a token if nobody; a server that does not answer is tried by the streams. */
 const start = async () => {
   token.show()
   try {
     const { role, tokens } = await session()
     if (tokens && role !== "reader" && role !== "operator") {
-      return token.ask(role === null ? undefined : "This token may not read.")
+      return ask(role === null ? undefined : "This token may not read.")
     }
   } catch (error) {
-    if (error instanceof Token.Unauthorized) return token.ask(error.message)
+    if (error instanceof Token.Unauthorized) return ask(error.message)
   }
   streams.start()
 }
