@@ -62,7 +62,7 @@ import type * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
 import type { AgentId } from "./AgentId.ts"
 import type { InvalidOptionError } from "./Batcher.ts"
-import { background } from "./internal/watcher/background.ts"
+import { withoutCaller } from "./internal/background.ts"
 import type { Change, Changed, Options, Resync, View, WatcherStatus } from "./internal/watcher/definition.ts"
 import * as Engine from "./internal/watcher/engine.ts"
 import { resolve } from "./internal/watcher/options.ts"
@@ -140,7 +140,7 @@ export const make = (
 ): Effect.Effect<MetadataWatcher["Service"], InvalidOptionError, Store | Pubsub | Scope.Scope> =>
   Effect.updateContext(
     Effect.annotateLogs(build(options ?? {}), "watcher", "MetadataWatcher"),
-    (context: Context.Context<Store | Pubsub | Scope.Scope>) => background(context)
+    (context: Context.Context<Store | Pubsub | Scope.Scope>) => withoutCaller(context)
   )
 
 const build = Effect.fnUntraced(function* (

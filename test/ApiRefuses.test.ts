@@ -4,6 +4,7 @@ import { assert, it } from "@effect/vitest"
 import * as DateTime from "effect/DateTime"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
 import * as Redacted from "effect/Redacted"
 import * as TestClock from "effect/testing/TestClock"
 import * as Tokens from "../src/app/serve/Tokens.ts"
@@ -319,7 +320,8 @@ it.effect("too much", () =>
     const account = yield* server.metadata.accounting
     assert.strictEqual(account.offered, dropped.accepted + dropped.dropped)
     server.setAway(false)
-    yield* server.metadata.flush
+    // By then it has tried again.
+    yield* TestClock.adjust("5 seconds")
     yield* assertUnharmed(server, operator)
   }).pipe(Effect.scoped)
 )
@@ -387,7 +389,7 @@ it.effect("a server that is stopping takes nothing, and one whose database is aw
     // Facts wait for the database; they are no reason to refuse.
     assert.strictEqual((yield* server.post(path, good)).status, 202)
     server.setAway(false)
-    yield* TestClock.adjust("2 seconds")
+    yield* TestClock.adjust("5 seconds")
     assert.strictEqual((yield* server.fetch("/readyz")).status, 200)
     yield* assertUnharmed(server)
 
@@ -395,6 +397,25 @@ it.effect("a server that is stopping takes nothing, and one whose database is aw
     const refused = yield* server.post(path, good)
     assert.strictEqual(refused.headers.get("connection"), "close")
     yield* assertRefused(refused, 503, "Unavailable", /stopping/)
+  }).pipe(Effect.scoped)
+)
+
+it.effect("a database that never answers is no fault of who asks", () =>
+  Effect.gen(function* () {
+    const server = yield* Server.start()
+    server.setAway("silent")
+    const asking = yield* Effect.forkChild(server.fetch(path))
+    // An answered request says that the one before has been seen.
+    assert.strictEqual((yield* server.fetch("/healthz")).status, 200)
+    yield* TestClock.adjust("10 seconds")
+    yield* assertRefused(yield* Fiber.join(asking), 503, "Unavailable", /no answer in time/)
+    assert.match(
+      yield* Effect.flatMap(server.fetch("/readyz"), (response) => Effect.promise(() => response.text())),
+      /did not answer within 2 seconds/
+    )
+    server.setAway(false)
+    yield* TestClock.adjust("3 seconds")
+    yield* assertUnharmed(server)
   }).pipe(Effect.scoped)
 )
 

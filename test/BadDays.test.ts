@@ -6,7 +6,9 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as TestClock from "effect/testing/TestClock"
-import { maxIsolationStatements } from "../src/internal/isolate.ts"
+
+const maxIsolationStatements = 20
+
 import * as MetadataBatcher from "../src/MetadataBatcher.ts"
 import { Pubsub } from "../src/Pubsub.ts"
 import { Store } from "../src/Store.ts"

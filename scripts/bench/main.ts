@@ -2,26 +2,29 @@
  * The bench. `node scripts/bench/main.ts` runs every row of the table,
  * `node scripts/bench/main.ts w1 add` those two.
  *
- *   --quick        one round of little work: whether it runs, not how fast
- *   --rounds <n>   samples of every contestant; default 7
- *   --seconds <n>  how long the stalled store is offered to; default 30
- *   --out <dir>    where the figures go; default scripts/bench/results
+ *   --against <revision>  race the code of that revision beside the working tree's
+ *   --quick               one round of little work: whether it runs, not how fast
+ *   --rounds <n>          samples of every contestant; default 7
+ *   --seconds <n>         how long the stalled store is offered to; default 30
+ *   --out <dir>           where the figures go; default scripts/bench/results
  *
  * Prints a table per row and writes it as JSON; draws the chart once there is
- * JSON of `w1`, `w2` and `postgres`.
+ * JSON of `w1`, `w2` and `postgres`. A race against a revision is only printed,
+ * unless `--out` says where to keep it.
  */
 
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { parseArgs } from "node:util"
-import { add } from "./add.ts"
+import { add, addAgainst } from "./add.ts"
 import { draw } from "./chart.ts"
-import { growth } from "./growth.ts"
-import { ingest } from "./ingest.ts"
-import { postgres } from "./postgres.ts"
+import { growth, growthAgainst } from "./growth.ts"
+import { ingest, ingestAgainst } from "./ingest.ts"
+import { checkOut, resolveRevision } from "./library.ts"
+import { postgres, postgresAgainst } from "./postgres.ts"
 import { print, type Row, save } from "./report.ts"
-import { stalled } from "./stalled.ts"
-import { telemetry } from "./telemetry.ts"
+import { stalled, stalledAgainst } from "./stalled.ts"
+import { telemetry, telemetryAgainst } from "./telemetry.ts"
 
 interface Settings {
   readonly quick: boolean
@@ -29,7 +32,9 @@ interface Settings {
   readonly seconds: number
 }
 
-const rows: Readonly<Record<string, (settings: Settings) => Promise<Row>>> = {
+type Measure = (settings: Settings) => Promise<Row>
+
+const rows: Readonly<Record<string, Measure>> = {
   w1: (settings) => ingest("w1", settings),
   w2: (settings) => ingest("w2", settings),
   add,
@@ -39,9 +44,21 @@ const rows: Readonly<Record<string, (settings: Settings) => Promise<Row>>> = {
   telemetry
 }
 
+/** The same rows, with the sources of another revision in the race. */
+const rowsAgainst = (sources: string): typeof rows => ({
+  w1: (settings) => ingestAgainst("w1", sources, settings),
+  w2: (settings) => ingestAgainst("w2", sources, settings),
+  add: (settings) => addAgainst(sources, settings),
+  postgres: (settings) => postgresAgainst(sources, settings),
+  stalled: (settings) => stalledAgainst(sources, settings),
+  growth: (settings) => growthAgainst(sources, settings),
+  telemetry: (settings) => telemetryAgainst(sources, settings)
+})
+
 const { positionals, values } = parseArgs({
   allowPositionals: true,
   options: {
+    against: { type: "string" },
     quick: { type: "boolean", default: false },
     rounds: { type: "string" },
     seconds: { type: "string" },
@@ -65,10 +82,27 @@ if (unknown.length > 0) {
   console.error(`no row is called ${unknown.join(", ")}; there are ${Object.keys(rows).join(", ")}`)
   process.exit(2)
 }
-for (const name of names) {
-  const row = await rows[name]?.(settings)
-  if (row === undefined) continue
-  print(row)
-  save(out, row)
+const revision = values.against === undefined ? undefined : resolveRevision(values.against)
+if (revision === null) {
+  console.error(`no revision is called ${values.against}`)
+  process.exit(2)
 }
-console.log(draw(out) ? `\nfigures and chart in ${out}` : `\nfigures in ${out}`)
+const run = async (measures: typeof rows, keep: (row: Row) => void) => {
+  for (const name of names) {
+    const row = await measures[name]?.(settings)
+    if (row === undefined) continue
+    print(row)
+    keep(row)
+  }
+}
+
+if (revision === undefined) {
+  await run(rows, (row) => save(out, row))
+  console.log(draw(out) ? `\nfigures and chart in ${out}` : `\nfigures in ${out}`)
+} else {
+  using against = checkOut(revision)
+  console.log(`before: ${revision}`)
+  await run(rowsAgainst(against.sources), (row) => {
+    if (values.out !== undefined) save(values.out, row)
+  })
+}

@@ -1,11 +1,13 @@
 /**
  * The bad days, over and over: random plans under a simulated clock, the faults
- * of a real PostgreSQL, processes racing for the same keys, and garbage.
+ * of a real PostgreSQL, processes racing for the same keys, garbage, and the
+ * server under load.
  *
  *   npm run test:soak -- --minutes 10
  *
- * Half of the time goes to the plans, half to the faults; the race and the
- * garbage take a minute each on top. Stops at what fails first and exits with 1.
+ * Half of the time goes to the plans, half to the faults; the race, the
+ * garbage, the signals and the watchers take a minute or two each on top. Stops
+ * at what fails first and exits with 1.
  */
 import { spawn } from "node:child_process"
 import { join } from "node:path"
@@ -51,8 +53,18 @@ await run(`random plans for ${minutes / 2} minutes`, [...vitest, "Simulation.tes
 })
 const end = performance.now() + (minutes / 2) * 60_000
 let rounds = 0
-do await run(`faults of PostgreSQL, round ${++rounds}`, [...vitest, "PgFaults.test.ts", "PgSalvage.test.ts"])
+do
+  await run(`faults of PostgreSQL, round ${++rounds}`, [
+    ...vitest,
+    "PgFaults.test.ts",
+    "RefusedRowsPg.test.ts"
+  ])
 while (performance.now() < end)
+await run("300 lost connections in a row", [...vitest, "PgPubsub.test.ts", "RedisPubsub.test.ts"], {
+  SOAK_LOSSES: "300"
+})
 await run("4 processes racing for 2,000 keys for a minute", [join(import.meta.dirname, "replicas.ts")])
 await run("1 % poisoned facts", [join(import.meta.dirname, "poison.ts")])
+await run("SIGTERM to a server under load, 20 times", [join(import.meta.dirname, "sigterm.ts")])
+await run("5,000 watchers over HTTP for a minute", [join(import.meta.dirname, "sse.ts")])
 console.log("\nPASSED")

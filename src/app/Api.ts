@@ -33,7 +33,8 @@ export const maxAgentsPerWatch = 200
  */
 export const maxAgentsPerPage = 1_000
 
-const agent = { id: AgentId }
+// The schema decodes from any text; the document is to say which.
+const agent = { id: AgentId.pipe(Schema.annotateEncoded({ format: "uuid" })) }
 
 const digits = (minimum: number, maximum: number) =>
   Schema.FiniteFromString.check(

@@ -54,6 +54,8 @@ export interface Fleet {
   /** Reports until it is interrupted. */
   readonly run: (destination: Destination) => Effect.Effect<never>
   /** The last report of every agent that has made one. */
+  /** Every agent, whether it has reported or not. */
+  readonly agentIds: ReadonlyArray<AgentId>
   readonly lastReports: () => ReadonlyMap<AgentId, ReadonlyArray<Metadata>>
 }
 
@@ -168,6 +170,7 @@ export const make = (options: Options): Fleet => {
 
   return {
     workspaceId,
+    agentIds,
     lastReports: () => lastReports,
     run: (destination) => {
       const report = (turn: number, now: number) =>

@@ -18,6 +18,7 @@ import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Scope from "effect/Scope"
 import * as MetadataBatcher from "../MetadataBatcher.ts"
+import * as MetadataWatcher from "../MetadataWatcher.ts"
 import * as PgMigrations from "../PgMigrations.ts"
 import * as PgPubsub from "../PgPubsub.ts"
 import * as PgStore from "../PgStore.ts"
@@ -111,8 +112,8 @@ const run = Effect.fnUntraced(function* (options: Options) {
   const screen = yield* Screen.Screen
   const store = yield* Store
   const outage = yield* makeOutage(options)
-  const watch = yield* Watch.make
   const fleet = Fleet.make(fleetOf(options))
+  const watch = yield* Watch.make(fleet.agentIds)
   yield* greet()
 
   // Closed before the rest, so that what follows sees everything written.
@@ -139,8 +140,8 @@ const run = Effect.fnUntraced(function* (options: Options) {
     Effect.gen(function* () {
       const worked = yield* Effect.exit(restore(working))
       yield* Scope.close(scope, Exit.void)
-      // The last notification may still be on its way.
-      yield* Effect.sleep("100 millis")
+      // What was written last may still be on its way to be shown.
+      yield* Effect.sleep("400 millis")
       yield* Fiber.interrupt(drawing)
       yield* dashboard.draw
       yield* screen.keep
@@ -154,13 +155,15 @@ const run = Effect.fnUntraced(function* (options: Options) {
 })
 
 const layer = ({ metricsPort, unlogged }: Options) =>
-  Layer.mergeAll(
-    PgStore.layer(),
-    // After an outage, notifications resume within a second, for all to see.
-    PgPubsub.layer({ maxReconnectDelay: "1 second" }),
-    PgMigrations.layer({ unlogged }),
-    MetricsServer.layer(metricsPort)
-  ).pipe(
+  Layer.mergeAll(MetadataWatcher.layer(), MetricsServer.layer(metricsPort)).pipe(
+    Layer.provideMerge(
+      Layer.mergeAll(
+        PgStore.layer(),
+        // After an outage, notifications resume within a second, for all to see.
+        PgPubsub.layer({ maxReconnectDelay: "1 second" }),
+        PgMigrations.layer({ unlogged })
+      )
+    ),
     Layer.provideMerge(Database.layer),
     Layer.provideMerge(Telemetry.layer),
     Layer.provideMerge(Screen.layer)

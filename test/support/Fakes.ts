@@ -274,9 +274,20 @@ export const assertMetrics = Effect.fnUntraced(function* (
 
 export const assertAddsUp = (account: Batcher.Accounting) =>
   Effect.sync(() => {
-    const { discarded, dropped, inFlight, offered, pending, queued, superseded, written } = account
+    const {
+      discarded,
+      dropped,
+      inFlight,
+      offered,
+      pending,
+      queued,
+      refused,
+      superseded,
+      unchanged,
+      written
+    } = account
     assert.strictEqual(
-      dropped + queued + superseded + pending + inFlight + written + discarded,
+      dropped + queued + superseded + unchanged + pending + inFlight + refused + written + discarded,
       offered,
       JSON.stringify(account)
     )

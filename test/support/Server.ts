@@ -35,8 +35,8 @@ export interface TestServer {
   readonly lifecycle: Lifecycle.Lifecycle["Service"]
   /** Reports of statistics in the store. */
   readonly stats: Effect.Effect<ReadonlyArray<AgentStatsRow>>
-  /** Takes the store away, or brings it back. */
-  readonly setAway: (isAway: boolean) => void
+  /** Takes the store away, or brings it back. `"silent"` is one that never answers. */
+  readonly setAway: (isAway: boolean | "silent") => void
   readonly fetch: (path: string, init?: RequestInit) => Effect.Effect<Response>
   /** Sends JSON. */
   readonly post: (path: string, body: unknown, token?: string) => Effect.Effect<Response>
@@ -46,16 +46,20 @@ export const bearer = (token: string | undefined): Record<string, string> =>
   token === undefined ? {} : { authorization: `Bearer ${token}` }
 
 const makeStore = Effect.map(Store.makeMemory, ({ stats, store }) => {
-  let isAway = false
+  let isAway: boolean | "silent" = false
   const unless =
     <A, B extends ReadonlyArray<unknown>>(operation: (...args: B) => Effect.Effect<A, Store.StoreError>) =>
     (...args: B) =>
       Effect.suspend(() =>
-        isAway ? Effect.fail(Store.unavailable(new Error("connection refused"))) : operation(...args)
+        isAway === false
+          ? operation(...args)
+          : isAway === "silent"
+            ? Effect.never
+            : Effect.fail(Store.unavailable(new Error("connection refused")))
       )
   return {
     stats,
-    setAway: (next: boolean) => {
+    setAway: (next: boolean | "silent") => {
       isAway = next
     },
     store: Store.Store.of({

@@ -78,6 +78,10 @@ const harden = (
     ...(isStopping ? { connection: "close" } : {})
   })
 
+/** Of a request without a body it is the answer that is late. */
+const tooLate = ({ method }: Request): HttpServerResponse.HttpServerResponse =>
+  Refusal.respond(method === "POST" ? Refusal.tooSlow : Refusal.noAnswer)
+
 const explain = (cause: Cause.Cause<unknown>): Effect.Effect<HttpServerResponse.HttpServerResponse> => {
   if (Cause.hasInterruptsOnly(cause)) return Effect.failCause(cause as Cause.Cause<never>)
   const refused = Refusal.fromCause(cause)
@@ -118,7 +122,7 @@ export const make = Effect.fnUntraced(function* (
       Effect.provideService(HttpIncomingMessage.MaxBodySize, maxBodySize),
       Effect.timeoutOrElse({
         duration: settings.requestTimeoutMs,
-        orElse: () => Effect.succeed(Refusal.respond(Refusal.tooSlow))
+        orElse: () => Effect.map(HttpServerRequest.HttpServerRequest, tooLate)
       }),
       Effect.catchCause(explain)
     )

@@ -121,4 +121,10 @@ export const tooSlow = new RequestTimeout({ message: "the request took too long 
  * @category constants
  * @since 0.1.0
  */
+export const noAnswer = new Unavailable({ message: "there was no answer in time" })
+
+/**
+ * @category constants
+ * @since 0.1.0
+ */
 export const internal: Refused = { _tag: "InternalError", message: "the server failed; its log says why" }

@@ -28,6 +28,7 @@ interface Consumer {
 
 export const make = (): Changes => {
   const consumers = new Set<Consumer>()
+  let ended = false
 
   const demandResync = (consumer: Consumer): void => {
     consumer.mustResync = true
@@ -51,6 +52,7 @@ export const make = (): Changes => {
       // What changed before it came, it has to read.
       const consumer: Consumer = { mailbox, waiting: new Set(), mustResync: true }
       consumers.add(consumer)
+      if (ended) mailbox.end()
       return { take: () => take(consumer), close: () => consumers.delete(consumer) }
     }),
     changed: (agentIds) => {
@@ -68,6 +70,7 @@ export const make = (): Changes => {
       }
     },
     end: () => {
+      ended = true
       for (const { mailbox } of consumers) mailbox.end()
     }
   }

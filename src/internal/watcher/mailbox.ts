@@ -18,8 +18,12 @@ export interface Mailbox {
 
 /**
  * A stream of what `take` finds new, which must answer `undefined` if nothing
- * is. A consumer that waits costs one closure; a `Queue.sliding(1)` per consumer
- * makes an emission half as dear again (`scripts/bench/watch.ts`).
+ * is.
+ *
+ * An emission costs 3.5 to 5 µs of CPU, the stream's own part included, with 500
+ * consumers as with 50,000. A `Queue.sliding(1)` per consumer costs 1.6 times as
+ * much with 500 and 3 times with 50,000, a `PubSub.sliding(1)` per agent 2.5 and
+ * 4 times, a `SubscriptionRef` 4 and 5 times (EPYC, one run).
  */
 export const stream = <A>(
   open: (mailbox: Mailbox) => {

@@ -1,8 +1,7 @@
 import * as Effect from "effect/Effect"
-import { InvalidOptionError } from "../../Batcher.ts"
 import { metadataBatchChannel } from "../../MetadataBatcher.ts"
-import { whyInvalid } from "../notifyLimits.ts"
-import { count, millis, prefix } from "../options.ts"
+import { count, InvalidOptionError, metricName, millis } from "../options.ts"
+import { whyInvalid } from "../pubsub/limits.ts"
 import type { Options } from "./definition.ts"
 
 /** `Options` with every default filled in and durations in milliseconds. */
@@ -27,7 +26,7 @@ export const resolve = Effect.fnUntraced(function* (
     ),
     readConcurrency: yield* count("readConcurrency", options.readConcurrency ?? 1, 1),
     channel: yield* channel(options.channel ?? metadataBatchChannel),
-    metricsPrefix: yield* prefix(options.metricsPrefix ?? "agentapi")
+    metricsPrefix: yield* metricName("metricsPrefix", options.metricsPrefix ?? "agentapi")
   }
 })
 

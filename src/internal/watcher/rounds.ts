@@ -58,9 +58,10 @@ export const make = (parts: {
   let announcedAt: number | undefined
 
   const refreshTick = Math.ceil(Math.max(options.minInterval, options.refreshInterval / refreshParts))
-  const awaitWork = Effect.suspend(() =>
-    cells.size() === 0 ? woken.await : Effect.timeoutOption(woken.await, refreshTick)
-  )
+  const awaitWork = Effect.suspend(() => {
+    if (woken.isOpen()) return Effect.void
+    return cells.size() === 0 ? woken.await : Effect.timeoutOption(woken.await, refreshTick)
+  })
 
   // A turn of the event loop at the least, so that those who come within one are read together.
   const pace = Effect.suspend(() => (nextAt > now() ? Effect.sleep(nextAt - now()) : Effect.yieldNow))
@@ -83,7 +84,7 @@ export const make = (parts: {
     Effect.map(
       bounded<ReadonlyArray<AgentMetadata>, StoreError>(
         Effect.suspend(() => store.metadataOf(chunk.map(({ agentId }) => agentId))),
-        readTimeoutMillis,
+        Effect.sleep(readTimeoutMillis),
         () => Exit.fail(unavailable(new Error(`no answer within ${readTimeoutMillis / 1000} seconds`)))
       ),
       (agents) => new Map(agents.map(({ agentId, facts }) => [agentId, facts]))
@@ -144,7 +145,7 @@ export const make = (parts: {
     cells.markAllDue()
     wake()
     yield* trouble.failed(why)
-    nextAt = now() + (yield* pauseAfterFailure)
+    nextAt = Math.max(nextAt, now() + (yield* pauseAfterFailure))
   })
 
   const round = Effect.fnUntraced(function* (due: ReadonlyArray<Cell>) {
@@ -180,7 +181,11 @@ export const make = (parts: {
       wake()
     },
     failingSince: () => failingSince,
-    run: Effect.forever(Effect.catchDefect(next, (defect) => failed(String(defect))))
+    run: Effect.forever(
+      Effect.catchDefect(next, (defect) => failed(String(defect))),
+      // Each round yields on its own.
+      { disableYield: true }
+    )
   }
 }
 

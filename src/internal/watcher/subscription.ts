@@ -51,7 +51,14 @@ export const make = (parts: {
       Effect.flatMap((taken) => Effect.forEach(taken, hear, { discard: true })),
       Effect.forever
     )
-  }).pipe(Effect.scoped)
+  }).pipe(
+    Effect.scoped,
+    Effect.ensuring(
+      Effect.sync(() => {
+        stands = false
+      })
+    )
+  )
 
   const pause = Effect.flatMap(Random.next, (random) => {
     const doubled = firstPause * 2 ** Math.min(trouble.attempts() - 1, 16)
@@ -63,7 +70,6 @@ export const make = (parts: {
     run: listen.pipe(
       // A pubsub that was closed shuts the queue down, which looks like an interruption.
       Effect.catchCause((cause) => {
-        stands = false
         const why = Cause.hasInterruptsOnly(cause) ? "the subscription ended" : Cause.squash(cause)
         return Effect.andThen(trouble.failed(why instanceof Error ? why.message : String(why)), pause)
       }),
