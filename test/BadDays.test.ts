@@ -6,7 +6,9 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as TestClock from "effect/testing/TestClock"
-import { maxIsolationStatements } from "../src/internal/isolate.ts"
+
+const maxIsolationStatements = 20
+
 import * as MetadataBatcher from "../src/MetadataBatcher.ts"
 import { Pubsub } from "../src/Pubsub.ts"
 import { Store } from "../src/Store.ts"
@@ -250,8 +252,7 @@ describe("bad rows", () => {
   const poisoned = fact("key 77", Faults.poison("secret"))
   const with500 = [...facts(500).filter(({ key }) => key !== poisoned.key), poisoned]
   const statementsFor: ReadonlyArray<readonly [string, Faults.Telling, number]> = [
-    ["as the store does itself: 1 statement", "names, others written", 1],
-    ["as the store names it: 2 statements", "names", 2],
+    ["as the store names it: 1 statement", "names", 1],
     ["though it has to be found: at most 18 statements more", "nothing", 19]
   ]
   it.effect.each(statementsFor)(
@@ -276,7 +277,7 @@ describe("bad rows", () => {
 
   it.effect("are named in the log by agent and key, never by their value", () =>
     Effect.gen(function* () {
-      for (const tells of ["nothing", "names", "names, others written"] as const) {
+      for (const tells of ["nothing", "names"] as const) {
         const day = yield* start({ onWriteFailure: "discard" }, undefined, tells)
         day.batcher.addUnsafe(agent, [fact("a", "secret"), fact("b", Faults.poison("secret"), 0, "secret")])
         yield* day.batcher.flush

@@ -73,7 +73,7 @@ const totals = (ledger: Batcher.Ledger, maxPending: number) =>
   })
 
 const makeClickCounter = Effect.fnUntraced(function* (
-  write: (rows: ReadonlyArray<Total>) => Effect.Effect<void, Store.StoreError>,
+  write: (rows: ReadonlyArray<Total>) => Effect.Effect<Store.WriteResult, Store.StoreError>,
   options?: Batcher.Options
 ) {
   const clock = yield* Clock.Clock
@@ -106,6 +106,7 @@ const makeTable = () => {
       Effect.sync(() => {
         writes.push(rows.length)
         for (const row of rows) clicks.set(row.origin.page, (clicks.get(row.origin.page) ?? 0) + row.clicks)
+        return Store.allChanged(rows.length)
       })
   }
 }
@@ -251,7 +252,7 @@ describe("Batcher", () => {
               return Effect.die(new TypeError("a bug"))
             }
           })),
-        write: () => Effect.void,
+        write: (rows) => Effect.succeed(Store.allChanged(rows.length)),
         truncate: (clicks, size) => ({ ...clicks, size }),
         agentOf: ({ page }) => page,
         keyOf: ({ origin }) => origin.page

@@ -6,7 +6,16 @@ import * as TestClock from "effect/testing/TestClock"
 import type { MetadataBatch } from "../src/Metadata.ts"
 import * as Pubsub from "../src/Pubsub.ts"
 import * as Store from "../src/Store.ts"
-import { agentIdOf, assertAddsUp, assertMetrics, fact, facts, rowsOf, start } from "./support/Fakes.ts"
+import {
+  agentIdOf,
+  assertAddsUp,
+  assertMetrics,
+  fact,
+  facts,
+  refusing,
+  rowsOf,
+  start
+} from "./support/Fakes.ts"
 
 const [agentA, agentB, agentC] = [agentIdOf(1), agentIdOf(2), agentIdOf(3)]
 const unavailable = Effect.fail(Store.unavailable(new Error("server is shutting down")))
@@ -269,9 +278,9 @@ describe("MetadataBatcher: rows the store rejects", () => {
     (naming: boolean) =>
     ({ values }: MetadataBatch) => {
       const bad = values.flatMap((value, row) => (value === "bad" ? [row] : []))
-      return bad.length === 0
-        ? Effect.void
-        : Effect.fail(Store.rejected(new Error("invalid"), naming ? bad : undefined))
+      return bad.length === 0 || naming
+        ? Effect.succeed(refusing(values.length, bad))
+        : Effect.fail(Store.rejected(new Error("invalid")))
     }
 
   it.effect.each([true, false])("cost no other row its write; rows named: %s", (naming) =>

@@ -7,7 +7,7 @@ import type * as Batcher from "../src/Batcher.ts"
 import * as MetadataBatcher from "../src/MetadataBatcher.ts"
 import * as Pubsub from "../src/Pubsub.ts"
 import * as Store from "../src/Store.ts"
-import { agentIdOf, assertAddsUp, fact, facts, start } from "./support/Fakes.ts"
+import { agentIdOf, assertAddsUp, fact, facts, refusing, start } from "./support/Fakes.ts"
 import { collectGarbage } from "./support/Garbage.ts"
 
 const [agentA, agentB] = [agentIdOf(1), agentIdOf(2)]
@@ -132,9 +132,9 @@ describe("MetadataBatcher under load", () => {
       const odd = { toString: 1 } as never
       writes.answerAll(({ keys }) => {
         const at = keys.indexOf(odd)
-        return at < 0
-          ? Effect.void
-          : Effect.fail(Store.rejected(new Error("not a text"), at > 0 ? [at] : undefined))
+        return at === 0
+          ? Effect.fail(Store.rejected(new Error("not a text")))
+          : Effect.succeed(refusing(keys.length, at < 0 ? [] : [at]))
       })
       for (const round of [1, 2, 3]) {
         yield* batcher.add(agentB, facts(2, "", round))

@@ -8,6 +8,7 @@ import * as Batcher from "../src/Batcher.ts"
 import * as newestWins from "../src/internal/newestWins.ts"
 import type { Metadata } from "../src/Metadata.ts"
 import * as Store from "../src/Store.ts"
+import { allChanged } from "../src/Store.ts"
 import { agentIdOf, assertAddsUp, assertMetrics, fact, facts, rowsOf, start } from "./support/Fakes.ts"
 
 const [agentA, agentB] = [agentIdOf(1), agentIdOf(2)]
@@ -224,9 +225,9 @@ describe("Batcher: a write that throws", () => {
         kind: "broken",
         defaults: { maxBatchSize: 10, interval: "1 second", flushAtShare: 1 },
         accumulator: newestWins.make,
-        write: () => {
+        write: (rows) => {
           if (broken) throw new TypeError("a bug")
-          return Effect.void
+          return Effect.succeed(allChanged(rows.length))
         },
         truncate: (report) => report,
         agentOf: ({ agentId }) => agentId,

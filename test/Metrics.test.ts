@@ -11,7 +11,7 @@ import * as Pubsub from "../src/Pubsub.ts"
 import * as StatsBatcher from "../src/StatsBatcher.ts"
 import * as Store from "../src/Store.ts"
 import { makeStats } from "./conformance/StoreSuite.ts"
-import { agentIdOf, fact, facts, start } from "./support/Fakes.ts"
+import { agentIdOf, fact, facts, refusing, start } from "./support/Fakes.ts"
 
 const utilization = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 15, 20, 40, 80, 160]
 const sizes = [10, 25, 50, 100, 150, 200, 250, 300, 350, 400, 450, 500]
@@ -113,7 +113,7 @@ describe("metrics", () => {
       yield* batcher.flush
 
       // Two rows, one of which is refused.
-      writes.answer(Effect.fail(Store.rejected(new Error("NUL"), [0])))
+      writes.answer(Effect.succeed(refusing(2, [0])))
       yield* batcher.add(agentIdOf(4), facts(2))
       yield* batcher.flush
 
@@ -165,7 +165,7 @@ describe("metrics", () => {
         agentapi_metadata_discarded_total: ["counter", "agentapi_metadata_discarded_total 1"],
         agentapi_metadata_write_failures_total: [
           "counter",
-          ...byReason("agentapi_metadata_write_failures_total", { Unavailable: 1, Rejected: 1, Canceled: 0 })
+          ...byReason("agentapi_metadata_write_failures_total", { Unavailable: 1, Rejected: 0, Canceled: 0 })
         ],
         agentapi_metadata_queue_depth: ["gauge", "agentapi_metadata_queue_depth 4"],
         agentapi_metadata_pending_keys: ["gauge", "agentapi_metadata_pending_keys 1"],

@@ -27,11 +27,12 @@ layer(Postgres.layerServer, { excludeTestServices: true, timeout: "30 seconds" }
         const applied = yield* PgMigrations.run()
         assert.deepStrictEqual(applied, [
           [1, "workspace_agent_metadata"],
-          [2, "workspace_agent_stats"]
+          [2, "workspace_agent_stats"],
+          [3, "workspace_agent_metadata_fillfactor"]
         ])
         assert.deepStrictEqual(yield* tables, [
           { name: "effect_metadata_batcher_migrations", persistence: "p", options: null },
-          { name: "workspace_agent_metadata", persistence: "p", options: ["fillfactor=90"] },
+          { name: "workspace_agent_metadata", persistence: "p", options: ["fillfactor=50"] },
           { name: "workspace_agent_stats", persistence: "p", options: null }
         ])
         const indexes = yield* sql<{ readonly columns: string }>`
@@ -79,7 +80,7 @@ layer(Postgres.layerServer, { excludeTestServices: true, timeout: "30 seconds" }
           Array.from({ length: 8 }, () => PgMigrations.run()),
           { concurrency: "unbounded" }
         )
-        assert.deepStrictEqual(runs.map((applied) => applied.length).sort(), [0, 0, 0, 0, 0, 0, 0, 2])
+        assert.deepStrictEqual(runs.map((applied) => applied.length).sort(), [0, 0, 0, 0, 0, 0, 0, 3])
       })
     )
   )

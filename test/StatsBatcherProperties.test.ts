@@ -54,7 +54,16 @@ const play = Effect.fnUntraced(function* (
       suffer(faults.next(), memory.store.batchInsertStats(rows), {
         unavailable: Store.unavailable,
         canceled: Store.canceled,
-        reject: (names) => Effect.fail(Store.rejected(new Error("refused"), names ? [0] : undefined))
+        reject: (names) =>
+          names
+            ? Effect.map(memory.store.batchInsertStats(rows.slice(1)), (rest) => ({
+                ...rest,
+                refused: [
+                  { position: 0, why: "refused" },
+                  ...rest.refused.map(({ position, why }) => ({ position: position + 1, why }))
+                ]
+              }))
+            : Effect.fail(Store.rejected(new Error("refused")))
       })
   })
   const { batcher } = yield* run(

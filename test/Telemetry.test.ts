@@ -17,7 +17,7 @@ import * as PgStore from "../src/PgStore.ts"
 import * as Pubsub from "../src/Pubsub.ts"
 import * as Store from "../src/Store.ts"
 import { makeStats } from "./conformance/StoreSuite.ts"
-import { agentIdOf, fact, facts, makeAgentId, start, startStats } from "./support/Fakes.ts"
+import { agentIdOf, fact, facts, makeAgentId, refusing, start, startStats } from "./support/Fakes.ts"
 import { collectGarbage } from "./support/Garbage.ts"
 import * as Postgres from "./support/Postgres.ts"
 import * as Spans from "./support/Spans.ts"
@@ -258,7 +258,7 @@ describe("the spans of a flush", () => {
     withSpans((spans) =>
       Effect.gen(function* () {
         const { batcher, writes } = yield* start()
-        writes.answer(Effect.fail(Store.rejected(new Error("invalid"), [0])))
+        writes.answer(Effect.succeed(refusing(1, [0])))
         yield* batcher.add(agentIdOf(1), facts(1))
         yield* batcher.flush
         const [root] = spans.named("MetadataBatcher.flush")
@@ -500,7 +500,7 @@ describe("log lines", () => {
     withSpans((spans) =>
       Effect.gen(function* () {
         const { batcher, logs, publishes, until, writes } = yield* start()
-        writes.answer(Effect.fail(Store.rejected(new Error("NUL"), [0])), unavailable)
+        writes.answer(Effect.succeed(refusing(3, [0])), unavailable)
         publishes.answer(Effect.fail(Pubsub.unavailable(new Error("no connection"))))
         yield* batcher.add(agentIdOf(1), facts(3))
         yield* batcher.flush

@@ -58,6 +58,9 @@ const end = performance.now() + (minutes / 2) * 60_000
 let rounds = 0
 do await run(`faults of PostgreSQL, round ${++rounds}`, [...vitest, "PgFaults.test.ts", "PgSalvage.test.ts"])
 while (performance.now() < end && !values["dry-run"])
+await run("300 lost connections in a row", [...vitest, "PgPubsub.test.ts", "RedisPubsub.test.ts"], {
+  SOAK_LOSSES: "300"
+})
 await run("4 processes racing for 2,000 keys for a minute", [join(import.meta.dirname, "replicas.ts")])
 await run("1 % poisoned facts", [join(import.meta.dirname, "poison.ts")])
 if (!values["dry-run"]) console.log("\nPASSED")

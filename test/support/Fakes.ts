@@ -18,6 +18,7 @@ import * as Logger from "effect/Logger"
 import type * as LogLevel from "effect/LogLevel"
 import * as Metric from "effect/Metric"
 import * as PrometheusMetrics from "effect/observability/PrometheusMetrics"
+import * as Predicate from "effect/Predicate"
 import * as Queue from "effect/Queue"
 import * as References from "effect/References"
 import * as Result from "effect/Result"
@@ -36,7 +37,7 @@ import * as Store from "../../src/Store.ts"
 
 /** An operation that records its calls and answers each as told. */
 export interface Script<Call, E> {
-  readonly run: (call: Call) => Effect.Effect<void, E>
+  readonly run: (call: Call) => Effect.Effect<unknown, E>
   /** Every call so far, and those of them that succeeded. */
   readonly calls: ReadonlyArray<Call>
   readonly succeeded: ReadonlyArray<Call>
@@ -71,7 +72,7 @@ const makeScript = <Call, E>(): Effect.Effect<Script<Call, E>> =>
           Queue.offerUnsafe(began, call)
           return answers.shift() ?? answerAll(call)
         }).pipe(
-          Effect.andThen(
+          Effect.tap(() =>
             Effect.sync(() => {
               succeeded.push(call)
             })
@@ -179,17 +180,37 @@ export const run = Effect.fnUntraced(function* <
 
 const unused = Effect.die(new Error("not used by a batcher"))
 
+/** The answer of a store that refused the rows at these positions of so many, and wrote the others. */
+export const refusing = (count: number, positions: ReadonlyArray<number>): Store.WriteResult => ({
+  ...Store.allChanged(count - positions.length),
+  refused: positions.map((position) => ({ position, why: "refused by the test" }))
+})
+
+/** A test that answers with nothing in particular means that every row changed. */
+const resultOf =
+  (count: number) =>
+  (answer: unknown): Store.WriteResult =>
+    Predicate.hasProperty(answer, "refused") ? (answer as Store.WriteResult) : Store.allChanged(count)
+
+/** A store of which nothing may be called. */
+export const unusedStore = Store.Store.of({
+  batchUpdateMetadata: () => unused,
+  batchInsertStats: () => unused,
+  metadataOf: () => unused,
+  agents: () => unused,
+  deleteAgents: () => unused
+})
+
 /** A running batcher over a scripted store and pubsub. */
 export const start = Effect.fnUntraced(function* (options?: MetadataBatcher.Options) {
   const writes = yield* makeScript<MetadataBatch, Store.StoreError>()
   const publishes = yield* makeScript<Publication, Pubsub.PubsubError>()
   const store = Store.Store.of({
-    batchUpdateMetadata: writes.run,
-    batchInsertStats: () => unused,
-    metadataOf: () => unused
+    ...unusedStore,
+    batchUpdateMetadata: (batch) => Effect.map(writes.run(batch), resultOf(batch.agentIds.length))
   })
   const pubsub = Pubsub.Pubsub.of({
-    publish: (channel, payloads) => publishes.run({ channel, payloads }),
+    publish: (channel, payloads) => Effect.asVoid(publishes.run({ channel, payloads })),
     subscribe: () => unused
   })
   const running = yield* run(
@@ -206,9 +227,8 @@ export const start = Effect.fnUntraced(function* (options?: MetadataBatcher.Opti
 export const startStats = Effect.fnUntraced(function* (options?: StatsBatcher.Options) {
   const writes = yield* makeScript<ReadonlyArray<AgentStatsRow>, Store.StoreError>()
   const store = Store.Store.of({
-    batchUpdateMetadata: () => unused,
-    batchInsertStats: writes.run,
-    metadataOf: () => unused
+    ...unusedStore,
+    batchInsertStats: (rows) => Effect.map(writes.run(rows), resultOf(rows.length))
   })
   const running = yield* run("stats", Effect.provideService(StatsBatcher.make(options), Store.Store, store))
   return { ...running, writes }
@@ -254,9 +274,20 @@ export const assertMetrics = Effect.fnUntraced(function* (
 
 export const assertAddsUp = (account: Batcher.Accounting) =>
   Effect.sync(() => {
-    const { discarded, dropped, inFlight, offered, pending, queued, superseded, written } = account
+    const {
+      discarded,
+      dropped,
+      inFlight,
+      offered,
+      pending,
+      queued,
+      refused,
+      superseded,
+      unchanged,
+      written
+    } = account
     assert.strictEqual(
-      dropped + queued + superseded + pending + inFlight + written + discarded,
+      dropped + queued + superseded + unchanged + pending + inFlight + refused + written + discarded,
       offered,
       JSON.stringify(account)
     )

@@ -14,6 +14,7 @@ import * as AgentIdChunks from "../../src/AgentIdChunks.ts"
 import type { MetadataBatch } from "../../src/Metadata.ts"
 import * as Pubsub from "../../src/Pubsub.ts"
 import * as Store from "../../src/Store.ts"
+import { unusedStore } from "./Fakes.ts"
 
 /** What happens to one call. Without a fault it succeeds at once. */
 export type Fault =
@@ -43,8 +44,8 @@ export const poison = (value: string): string => `poison ${value}`
 
 export const isPoison = (value: string): boolean => value.startsWith("poison ")
 
-/** What a store tells of the rows it rejects: their names, and whether it has written the others. */
-export type Telling = "nothing" | "names" | "names, others written"
+/** What a store tells of the rows it refuses: nothing, and nothing is written; or which, and the others are written. */
+export type Telling = "nothing" | "names"
 
 /** One call of the store, and how it went. */
 export interface Call {
@@ -124,15 +125,20 @@ export const make = Effect.fnUntraced(function* (options?: {
     return call
   }
 
-  const reject = (call: Call, blamed: ReadonlyArray<Row>, telling: Telling) => {
-    const names = telling !== "nothing"
-    const othersWritten = telling === "names, others written"
-    if (!isGivenUp(call)) {
-      call.blamed = names ? blamed : call.rows.length === 1 ? call.rows : []
-      if (othersWritten) call.written = call.rows.filter((row) => !blamed.includes(row))
-    }
-    const positions = names ? blamed.map((row) => call.rows.indexOf(row)) : undefined
-    return Effect.fail(Store.rejected(new Error("constraint violated"), positions, { othersWritten }))
+  const reject = (
+    call: Call,
+    blamed: ReadonlyArray<Row>,
+    telling: Telling
+  ): Effect.Effect<Store.WriteResult, Store.StoreError> => {
+    const names = telling === "names"
+    if (!isGivenUp(call)) call.blamed = names ? blamed : call.rows.length === 1 ? call.rows : []
+    const why = "constraint violated"
+    if (!names) return Effect.fail(Store.rejected(new Error(why)))
+    put(call.rows.filter((row) => !blamed.includes(row)))
+    return Effect.succeed({
+      ...Store.allChanged(call.rows.length - blamed.length),
+      refused: blamed.map((row) => ({ position: call.rows.indexOf(row), why }))
+    })
   }
 
   const put = (rows: ReadonlyArray<Row>) => {
@@ -146,21 +152,22 @@ export const make = Effect.fnUntraced(function* (options?: {
     }
   }
 
-  const apply = (call: Call): Effect.Effect<void, Store.StoreError> =>
+  const apply = (call: Call): Effect.Effect<Store.WriteResult, Store.StoreError> =>
     Effect.suspend(() => {
       const poisoned = call.rows.filter((row) => isPoison(row.value))
-      if (poisoned.length === 0) put(call.rows)
-      else if (tells === "names, others written") put(call.rows.filter((row) => !isPoison(row.value)))
-      return poisoned.length === 0 ? Effect.void : reject(call, poisoned, tells)
+      if (poisoned.length > 0) return reject(call, poisoned, tells)
+      put(call.rows)
+      return Effect.succeed(Store.allChanged(call.rows.length))
     })
 
-  const write = (batch: MetadataBatch): Effect.Effect<void, Store.StoreError> => {
+  const write = (batch: MetadataBatch): Effect.Effect<Store.WriteResult, Store.StoreError> => {
     const call = begin(batch)
     const end = (outcome: Call["outcome"]) =>
       Effect.sync(() => {
         call.endedAt = now()
         call.outcome = outcome === "acknowledged" && isGivenUp(call) ? "failed" : outcome
-        if (call.outcome === "acknowledged") call.written = call.rows
+        if (call.outcome === "acknowledged")
+          call.written = call.rows.filter((row) => !call.blamed.includes(row))
       })
     const fault = nextWriteFault.next()
     if (fault?._tag === "Throw") {
@@ -202,14 +209,12 @@ export const make = Effect.fnUntraced(function* (options?: {
     })
   }
 
-  const unused = Effect.die(new Error("not used by a batcher"))
   return {
-    store: Store.Store.of({
-      batchUpdateMetadata: write,
-      batchInsertStats: () => unused,
-      metadataOf: () => unused
+    store: Store.Store.of({ ...unusedStore, batchUpdateMetadata: write }),
+    pubsub: Pubsub.Pubsub.of({
+      publish: (_, payloads) => publish(payloads),
+      subscribe: () => Effect.die(new Error("not used by a batcher"))
     }),
-    pubsub: Pubsub.Pubsub.of({ publish: (_, payloads) => publish(payloads), subscribe: () => unused }),
     inject: (faults) => {
       if (faults.write !== undefined) nextWriteFault.play(faults.write)
       if (faults.publish !== undefined) nextPublishFault.play(faults.publish)
@@ -235,15 +240,15 @@ export const playlist = () => {
   }
 }
 
-export const suffer = <E>(
+export const suffer = <A, E>(
   fault: Fault | undefined,
-  work: Effect.Effect<void, E>,
+  work: Effect.Effect<A, E>,
   how: {
     readonly unavailable: (cause: unknown) => E
     readonly canceled: (cause: unknown) => E
-    readonly reject: (names: boolean) => Effect.Effect<never, E>
+    readonly reject: (names: boolean) => Effect.Effect<A, E>
   }
-): Effect.Effect<void, E> => {
+): Effect.Effect<A, E> => {
   switch (fault?._tag) {
     case undefined:
       return work

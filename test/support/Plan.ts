@@ -124,7 +124,7 @@ const generate = (random: Random.Random): Plan => {
 
   return {
     options,
-    tells: oneOf<Telling>("nothing", "nothing", "names", "names, others written"),
+    tells: oneOf<Telling>("nothing", "names"),
     steps: many(5 + below(40), step).flat(),
     ending: chance(0.3) ? "abrupt" : "graceful",
     last: many(below(20), add)

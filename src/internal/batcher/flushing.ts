@@ -1,0 +1,178 @@
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import type { Account } from "./account.ts"
+import type { Accumulator } from "./accumulator.ts"
+import type { Announcer } from "./announcer.ts"
+import type { Flushed, Reason } from "./definition.ts"
+import type { Health } from "./health.ts"
+import type { Resolved } from "./options.ts"
+import type { Settled, Writer } from "./writer.ts"
+
+/** What one flush of everything that waits came to. */
+export interface Sweep {
+  readonly flushed: Flushed
+  /** Why it ended early. */
+  readonly failure: Error | undefined
+}
+
+/** Writes what waits, batch by batch. */
+export interface Flushing {
+  /** One batch, and the notification after it in a fiber of its own. */
+  readonly one: (reason: Reason, atLeast?: number) => Effect.Effect<Settled | undefined>
+  /** Refused rows whose pause is over. */
+  readonly refused: Effect.Effect<Settled | undefined>
+  /** All that waits now, up to the first batch that fails. Waits for the notifications, too. */
+  readonly all: (reason: Reason) => Effect.Effect<Sweep>
+  /** `all`, shared by everybody who asks while one is under way: they get the next one. */
+  readonly shared: Effect.Effect<Flushed>
+  /** An outage's retry has been made: those who wait for it go on. */
+  readonly attempted: () => void
+  /** Waits for the notifications under way. */
+  readonly awaitAnnounced: Effect.Effect<void>
+  readonly interruptAll: Effect.Effect<void>
+}
+
+export const nothing: Flushed = {
+  written: 0,
+  superseded: 0,
+  unchanged: 0,
+  refused: 0,
+  discarded: 0,
+  unwritten: 0
+}
+
+export const make = Effect.fnUntraced(function* (environment: {
+  readonly account: Account
+  readonly accumulator: Pick<Accumulator<never>, "ready">
+  readonly options: Resolved
+  readonly health: Health
+  readonly writer: Writer
+  readonly announcer: Announcer
+  readonly foldQueued: () => void
+}): Effect.fn.Return<Flushing> {
+  const { account, accumulator, announcer, foldQueued, health, options, writer } = environment
+  const runFork = Effect.runForkWith(yield* Effect.context<never>())
+  const fibers = new Set<Fiber.Fiber<unknown>>()
+
+  /** Runs in a fiber that only the batcher's close interrupts. */
+  const fork = <A>(effect: Effect.Effect<A>): Fiber.Fiber<A> => {
+    const fiber = runFork(effect)
+    if (fiber.pollUnsafe() === undefined) {
+      fibers.add(fiber)
+      fiber.addObserver(() => fibers.delete(fiber))
+    }
+    return fiber
+  }
+
+  /** Writes a batch and announces it, in a fiber that goes on whatever becomes of whoever asked; gives back the former. */
+  const inBackground = (write: Effect.Effect<Settled | undefined>): Effect.Effect<Settled | undefined> =>
+    Effect.suspend(() => {
+      const written = Deferred.makeUnsafe<Settled | undefined>()
+      fork(
+        Effect.flatMap(
+          Effect.onExit(write, (exit) => Deferred.done(written, exit)),
+          (settled) => (settled === undefined ? Effect.void : announcer.announce(settled))
+        )
+      )
+      return Deferred.await(written)
+    })
+  const one: Flushing["one"] = (reason, atLeast) => inBackground(writer.write(reason, atLeast))
+
+  // Those under way now: others go on being added under load, and waiting for them would never end.
+  const awaitAnnounced = Effect.suspend(() => Fiber.awaitAll(Array.from(fibers)))
+
+  const all = Effect.fnUntraced(function* (reason: Reason): Effect.fn.Return<Sweep> {
+    foldQueued()
+    const resting = account.pending - accumulator.ready()
+    const apart = account.refused
+    const underWay = writer.underWay()
+    const batches = Array.from({ length: Math.ceil(accumulator.ready() / options.maxBatchSize) })
+    let flushed: Flushed = { ...nothing, unchanged: resting, refused: apart }
+    let failure: Error | undefined
+    let isOver = false
+    const next = Effect.suspend(() =>
+      isOver
+        ? Effect.void
+        : Effect.map(one(reason), (settled) => {
+            isOver ||= settled === undefined || settled.failure !== undefined
+            if (settled === undefined) return
+            failure ??= settled.failure
+            flushed = sum(flushed, settled.tally)
+          })
+    )
+    yield* Effect.forEach(batches, () => next, { concurrency: options.writeConcurrency, discard: true })
+    for (const tally of underWay) flushed = sum(flushed, yield* tally)
+    if (failure !== undefined) flushed = { ...flushed, unwritten: flushed.unwritten + accumulator.ready() }
+    yield* awaitAnnounced
+    return { flushed, failure }
+  })
+
+  let attempt = Deferred.makeUnsafe<void>()
+  const manual = Effect.suspend(() =>
+    // The pause between two attempts holds, whoever asks.
+    health.isDown() ? Effect.andThen(Deferred.await(attempt), afterAttempt) : all("manual")
+  )
+  const afterAttempt: Effect.Effect<Sweep> = Effect.suspend(() => {
+    if (!health.isDown()) return all("manual")
+    foldQueued()
+    const { pending, refused } = account
+    const resting = pending - accumulator.ready()
+    const flushed = { ...nothing, refused, unchanged: resting, unwritten: pending - resting }
+    return Effect.succeed({ flushed, failure: undefined })
+  })
+
+  return {
+    one,
+    refused: inBackground(writer.retryRefused),
+    all,
+    shared: makeShared(
+      Effect.map(manual, ({ flushed }) => flushed),
+      runFork
+    ),
+    attempted: () => {
+      const made = attempt
+      attempt = Deferred.makeUnsafe()
+      Deferred.doneUnsafe(made, Effect.void)
+    },
+    awaitAnnounced,
+    interruptAll: Effect.suspend(() => Fiber.interruptAll(Array.from(fibers)))
+  }
+})
+
+/** Runs one at a time; whoever asks while it runs shares the next run with all others who do. */
+const makeShared = <A>(
+  run: Effect.Effect<A>,
+  fork: (effect: Effect.Effect<unknown>) => unknown
+): Effect.Effect<A> => {
+  let running = false
+  let next: Deferred.Deferred<A> | undefined
+  const start = (deferred: Deferred.Deferred<A>): void => {
+    running = true
+    next = undefined
+    fork(
+      Effect.onExit(run, (exit) =>
+        Effect.sync(() => {
+          running = false
+          Deferred.doneUnsafe(deferred, exit)
+          if (next !== undefined) start(next)
+        })
+      )
+    )
+  }
+  return Effect.suspend(() => {
+    const asked = next ?? Deferred.makeUnsafe<A>()
+    if (!running) start(asked)
+    else next = asked
+    return Deferred.await(asked)
+  })
+}
+
+const sum = (a: Flushed, b: Flushed): Flushed => ({
+  written: a.written + b.written,
+  superseded: a.superseded + b.superseded,
+  unchanged: a.unchanged + b.unchanged,
+  refused: a.refused + b.refused,
+  discarded: a.discarded + b.discarded,
+  unwritten: a.unwritten + b.unwritten
+})

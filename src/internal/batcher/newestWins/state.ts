@@ -1,0 +1,79 @@
+import type { Environment } from "../accumulator.ts"
+import type { Batch } from "../batch.ts"
+import type { Discarded } from "../definition.ts"
+import type { Held } from "../held.ts"
+import { RefusedRows } from "../refused.ts"
+import type { Group } from "./group.ts"
+import { Groups } from "./groups.ts"
+
+/** What a definition says of its records. */
+export interface NewestWins<in out A> {
+  readonly key: (record: A) => string
+  readonly time: (record: A) => number
+  readonly bytes: (record: A) => number
+  readonly content: ((record: A) => ReadonlyArray<string>) | undefined
+}
+
+/** All that waits, and what the definition and the options say of it. */
+export class State<A> {
+  readonly definition: NewestWins<A>
+  readonly environment: Environment<A>
+  readonly groups = new Groups<A>()
+  readonly inFlight = new Set<Batch<A>>()
+  readonly refused = new RefusedRows<A>()
+  /** Groups with records that rest, and groups with records that are woken. */
+  readonly resting = new Set<Group<A>>()
+  readonly woken = new Set<Group<A>>()
+  /** How many records rest. */
+  restingCount = 0
+  /** How many keys are remembered as written. */
+  rememberedCount = 0
+  /** When resting records are looked at next. */
+  wakeAt = 0
+  /** The keys of the report that was last found to list none twice. */
+  shape: ReadonlyArray<string> = []
+
+  constructor(definition: NewestWins<A>, environment: Environment<A>) {
+    this.definition = definition
+    this.environment = environment
+  }
+
+  /** What waits of a group; an empty one begins to wait now. */
+  waitingOf(group: Group<A>, since: number): Held<A> {
+    if (group.waiting === undefined) {
+      const own: Array<A> = []
+      group.waiting = { group: group.id, records: own, own, bytes: 0, since, spans: [], quiet: false }
+      this.groups.enqueue(group)
+    }
+    return group.waiting
+  }
+
+  // A getter may throw; by then the record has been counted, and that must stay right.
+  readonly bytesOf = (record: A): number => {
+    try {
+      return this.definition.bytes(record)
+    } catch {
+      return 0
+    }
+  }
+
+  timeOf(record: A): number {
+    try {
+      return this.definition.time(record)
+    } catch {
+      return Number.NEGATIVE_INFINITY
+    }
+  }
+
+  keyOf(record: A): string {
+    try {
+      return String(this.definition.key(record))
+    } catch {
+      return ""
+    }
+  }
+
+  tell(group: string, record: A, reason: Discarded<A>["reason"], why: string): void {
+    if (this.environment.discards) this.environment.discard({ group, record, reason, why })
+  }
+}

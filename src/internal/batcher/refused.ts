@@ -1,0 +1,91 @@
+import { type Batch, makeBatch } from "./batch.ts"
+import type { Held } from "./held.ts"
+
+/** What is refused for longer than this is given up. */
+export const maxRefusedMillis = 3_600_000
+
+const firstPauseMillis = 1_000
+const maxPauseMillis = 60_000
+
+/** A row that the store refused, waiting apart with its newest record. */
+export interface RefusedRow<A> {
+  readonly held: Held<A>
+  readonly key: string
+  readonly refusedAt: number
+  why: string
+  dueAt: number
+  /** What waits: the refused record, or a newer one. Undefined while it is being tried. */
+  record: A | undefined
+  bytes: number
+}
+
+/**
+ * The rows that the store refused, the longest refused first.
+ *
+ * Each is tried again alone, a second after it was refused and then after an
+ * eighth of the time for which it has been refused, a minute at most: what an
+ * operator puts right within a minute is written within ten seconds. Once one
+ * has been written, twice as many are tried at a time, until one is refused.
+ */
+export class RefusedRows<A> {
+  private readonly rows = new Set<RefusedRow<A>>()
+  private atOnce = 1
+
+  get size(): number {
+    return this.rows.size
+  }
+
+  add(row: Omit<RefusedRow<A>, "dueAt" | "refusedAt">, now: number): RefusedRow<A> {
+    const added = { ...row, refusedAt: now, dueAt: now + firstPauseMillis }
+    this.rows.add(added)
+    return added
+  }
+
+  delete(row: RefusedRow<A>): void {
+    this.rows.delete(row)
+  }
+
+  /** Its turn is over and it is refused still. */
+  postpone(row: RefusedRow<A>, now: number): void {
+    row.dueAt = now + Math.min(maxPauseMillis, firstPauseMillis + (now - row.refusedAt) / 8)
+    this.atOnce = 1
+  }
+
+  /** One was written: there may be more where it came from. */
+  widen(now: number): void {
+    this.atOnce *= 2
+    for (const row of this.rows) row.dueAt = Math.min(row.dueAt, now)
+  }
+
+  hasDue(now: number): boolean {
+    for (const row of this.rows) if (row.dueAt <= now && row.record !== undefined) return true
+    return false
+  }
+
+  /** The rows to try now, out of those that are due the ones that have waited for their turn longest. */
+  due(now: number, max: number): ReadonlyArray<RefusedRow<A>> {
+    const due: Array<RefusedRow<A>> = []
+    for (const row of this.rows) if (row.dueAt <= now && row.record !== undefined) due.push(row)
+    return due.sort((a, b) => a.dueAt - b.dueAt).slice(0, Math.min(max, this.atOnce))
+  }
+
+  /** The longest refused row that is not being tried just now. */
+  longest(): RefusedRow<A> | undefined {
+    for (const row of this.rows) if (row.record !== undefined) return row
+    return undefined
+  }
+
+  values(): Iterable<RefusedRow<A>> {
+    return this.rows.values()
+  }
+}
+
+/** A batch that tries these rows again. */
+export const batchOf = <A>(rows: ReadonlyArray<RefusedRow<A>>): Batch<A> =>
+  makeBatch(
+    rows.map((row) => {
+      const records = [row.record as A]
+      return { ...row.held, records, own: records, bytes: row.bytes }
+    }),
+    rows
+  )

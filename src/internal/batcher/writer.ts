@@ -1,0 +1,285 @@
+import type * as Clock from "effect/Clock"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Latch from "effect/Latch"
+import * as Semaphore from "effect/Semaphore"
+import { bounded } from "../bounded.ts"
+import * as throttledLog from "../throttledLog.ts"
+import type { Account } from "./account.ts"
+import type { Accumulator } from "./accumulator.ts"
+import { allWritten, type Batch, nothingWritten, type Outcome, tallyOf, writtenByGroup } from "./batch.ts"
+import type { Definition, Flushed, Reason } from "./definition.ts"
+import { failureOf, printable } from "./failure.ts"
+import { begin, type FlushSpan } from "./flushSpan.ts"
+import type { Health } from "./health.ts"
+import type { Meters } from "./meters.ts"
+import type { Resolved } from "./options.ts"
+import type { Phase } from "./phase.ts"
+import { type Failure, writeBatch } from "./search.ts"
+import * as StatementSize from "./statementSize.ts"
+import type { WriteResult } from "./writeResult.ts"
+
+/** How many refused rows a log line names. */
+const maxNamed = 10
+
+/** A batch whose rows are where the store's answer puts them. The announcer takes it from here. */
+export interface Settled {
+  readonly reason: Reason
+  readonly tally: Flushed
+  /** Rows written, by group. */
+  readonly written: ReadonlyMap<string, number>
+  /** Groups of which others have to be told. */
+  readonly news: ReadonlyArray<string>
+  readonly failure: Error | undefined
+  readonly span: FlushSpan
+  /** When the batch was taken, in milliseconds since the epoch. */
+  readonly startedAt: number
+  /** Whether refused rows were tried again. Such a batch is no flush, and is not counted as one. */
+  readonly isRetry: boolean
+}
+
+/** Takes batches and writes them. */
+export interface Writer {
+  /** Writes one batch, if at least `atLeast` rows are ready. */
+  readonly write: (reason: Reason, atLeast?: number) => Effect.Effect<Settled | undefined>
+  /** Tries refused rows again whose pause is over. */
+  readonly retryRefused: Effect.Effect<Settled | undefined>
+  /** What becomes of the batches that are being written now. */
+  readonly underWay: () => ReadonlyArray<Effect.Effect<Flushed>>
+}
+
+/** What the writer works with. */
+export interface WriterEnvironment<A> {
+  readonly definition: Definition<A>
+  readonly name: string
+  readonly options: Resolved
+  readonly account: Account
+  readonly accumulator: Accumulator<A>
+  readonly health: Health
+  readonly meters: Meters
+  readonly clock: Clock.Clock
+  readonly phase: Phase
+  /** Opened when a row has been refused. */
+  readonly someRefused: Latch.Latch
+}
+
+export const make = <A>(environment: WriterEnvironment<A>): Writer => {
+  const { account, accumulator, clock, definition, health, meters, name, options } = environment
+  const permits = Semaphore.makeUnsafe(options.writeConcurrency)
+  const statementSize = StatementSize.make(options.maxBatchSize)
+  const refusedLog = throttledLog.make(clock)
+  const failedLog = throttledLog.make(clock)
+  const sizeLog = throttledLog.make(clock)
+  const underWay = new Set<Deferred.Deferred<Flushed>>()
+  const isLast = () => accumulator.ready() === 0 && underWay.size < 2
+  let turn = 0
+  let supersededBefore = 0
+
+  /** One statement: positions of the batch, or all of it. */
+  const writeStatement = (batch: Batch<A>, span: FlushSpan, positions: ReadonlyArray<number> | undefined) => {
+    const records = positions === undefined ? batch.records : pick(batch.records, positions)
+    const groups = positions === undefined ? batch.groups : pick(batch.groups, positions)
+    const size = records.length
+    return span
+      .step(
+        `${name}.write`,
+        "internal",
+        () => (size === 1 ? {} : { "db.operation.batch.size": size }),
+        (step) =>
+          bounded(
+            Effect.suspend(() => step.inside(definition.write(records, groups))),
+            environment.phase.deadline(isLast),
+            (why) => Exit.fail(notAnswered(why, size, options.writeTimeout))
+          ).pipe(
+            Effect.catchDefect((defect) =>
+              Effect.andThen(
+                // A bug in the write, perhaps on one row only: the search tells. It is not the store being away.
+                throttledLog.ignoreDefect(Effect.logError(`the write of ${name} died`, defect)),
+                Effect.fail(defect)
+              )
+            ),
+            Effect.mapError((error) => (isFailure(error) ? error : failureOf(error))),
+            Effect.tapError(({ kind }) =>
+              Effect.sync(() => {
+                meters.writeFailed(labels[kind])
+                step.annotate(() => ({ "error.type": labels[kind] }))
+              })
+            )
+          )
+      )
+      .pipe(Effect.tapError((failure) => Effect.sync(() => noteTimeout(failure, size))))
+  }
+
+  /** Without an answer nobody knows whether the statement was too long or the store is away: shorter ones tell. */
+  const noteTimeout = (failure: Failure, size: number): void => {
+    if (failure.kind === "unavailable" && failure.error instanceof NoAnswer) statementSize.halve(size)
+  }
+
+  const write = (batch: Batch<A>, span: FlushSpan): Effect.Effect<Outcome> => {
+    if (batch.retried !== undefined) return writeRetried(batch, span)
+    turn += 1
+    return writeBatch({
+      size: batch.records.length,
+      groups: batch.groups,
+      bytes: batch.bytes,
+      bytesOf: (position) => definition.accumulate.bytes(batch.records[position] as A),
+      maxBytes: options.maxBatchBytes,
+      turn,
+      statementSize,
+      write: (positions) => writeStatement(batch, span, positions)
+    })
+  }
+
+  /** Refused rows are tried together or alone, and not searched: those that fail wait on. */
+  const writeRetried = (batch: Batch<A>, span: FlushSpan): Effect.Effect<Outcome> =>
+    Effect.match(writeStatement(batch, span, undefined), {
+      onSuccess: (result) => ({ ...allWritten, ...(result as WriteResult | undefined) }),
+      onFailure: ({ error, kind }) =>
+        kind === "unavailable"
+          ? nothingWritten(batch.records.length, error)
+          : {
+              ...allWritten,
+              refused: batch.records.map((_, position) => ({ position, why: error.message }))
+            }
+    })
+
+  const settle = (batch: Batch<A>, given: Outcome): Outcome => {
+    const discards = options.onWriteFailure === "discard" && given.failure !== undefined
+    const outcome = discards ? { ...given, failed: given.unwritten, unwritten: [] } : given
+    accumulator.settle(batch, outcome)
+    if (outcome.refused.length > 0) Latch.openUnsafe(environment.someRefused)
+    meters.catchUp()
+    return outcome
+  }
+
+  const describeOutcome = (batch: Batch<A>, outcome: Outcome, { discarded, ...tally }: Flushed) => ({
+    "batcher.flush.outcome":
+      outcome.failure === undefined && tally.written > 0
+        ? "written"
+        : tally.unwritten > 0
+          ? "requeued"
+          : tally.refused === batch.records.length
+            ? "refused"
+            : "discarded",
+    "batcher.rows.written": tally.written,
+    "batcher.rows.refused": tally.refused,
+    "batcher.rows.discarded": discarded,
+    "batcher.rows.requeued": tally.unwritten,
+    ...(outcome.failure && { "error.type": labels[failureOf(outcome.failure).kind] })
+  })
+
+  /** What there is to say of an outcome, as log lines; nothing of it for a batch that was simply written. */
+  const linesOf = (batch: Batch<A>, outcome: Outcome): ReadonlyArray<Effect.Effect<void>> => {
+    const { failed, failure, refused } = outcome
+    const lines: Array<Effect.Effect<void>> = []
+    if (refused.length > 0 && batch.retried === undefined) {
+      const rows = refused.slice(0, maxNamed).map(({ position, why }) => ({
+        agent: printable(batch.groups[position]),
+        key: printable(definition.accumulate.key(batch.records[position] as A)),
+        why
+      }))
+      const message = (count: number) => `the store refused ${count} rows; they are tried again apart`
+      lines.push(refusedLog(refused.length, message, { rows }))
+    }
+    if (failed.length > 0) {
+      const message = (count: number) => `discarded ${count} rows: ${failure?.message}`
+      lines.push(failedLog(failed.length, message, {}))
+    }
+    if (failure === undefined) lines.push(health.succeeded())
+    else if (options.onWriteFailure === "requeue") lines.push(health.failed(failure))
+    if (statementSize.isReduced() && failure === undefined) {
+      const rows = statementSize.rows()
+      const message = () => `statements were too much for the store: at most ${rows} rows each for a while`
+      lines.push(sizeLog(1, message, { rows }))
+    }
+    return lines
+  }
+
+  const run = Effect.fnUntraced(function* (batch: Batch<A>, reason: Reason, startedAt: number) {
+    const superseded = account.superseded - supersededBefore
+    supersededBefore = account.superseded
+    const isRetry = batch.retried !== undefined
+    const span = yield* begin(`${name}.${isRetry ? "retry" : "flush"}`, clock, () => ({
+      reason,
+      batch,
+      attempt: health.attempts() + 1,
+      superseded,
+      now: clock.currentTimeMillisUnsafe()
+    }))
+    const rowsBefore = statementSize.rows()
+    const outcome = yield* Effect.map(
+      Effect.catchDefect(write(batch, span), (defect) =>
+        Effect.as(
+          throttledLog.ignoreDefect(Effect.logError("a flush died", defect)),
+          nothingWritten(batch.records.length, new Error("the flush died"))
+        )
+      ),
+      (given) => settle(batch, given)
+    )
+    if (outcome.failure === undefined && statementSize.rows() === rowsBefore) statementSize.succeeded()
+    const tally = tallyOf(batch, outcome)
+    span.annotate(() => describeOutcome(batch, outcome, tally))
+    for (const line of linesOf(batch, outcome)) yield* throttledLog.ignoreDefect(span.log(line))
+    const written = writtenByGroup(batch, outcome)
+    const news = newsOf(batch, written)
+    return { reason, tally, written, news, failure: outcome.failure, span, startedAt, isRetry }
+  })
+
+  const takeAndRun = (reason: Reason, take: () => Batch<A> | undefined) =>
+    permits.withPermits(1)(
+      Effect.suspend(() => {
+        const batch = take()
+        if (batch === undefined) return Effect.undefined
+        const settled = Deferred.makeUnsafe<Flushed>()
+        underWay.add(settled)
+        return run(batch, reason, clock.currentTimeMillisUnsafe()).pipe(
+          Effect.onExit((exit) =>
+            Effect.sync(() => {
+              underWay.delete(settled)
+              const size = batch.records.length
+              const tally = Exit.isSuccess(exit)
+                ? exit.value.tally
+                : tallyOf(batch, nothingWritten(size, new Error()))
+              Deferred.doneUnsafe(settled, Exit.succeed(tally))
+            })
+          )
+        )
+      })
+    )
+
+  return {
+    write: (reason, atLeast = 1) =>
+      takeAndRun(reason, () =>
+        accumulator.ready() >= atLeast ? accumulator.take(options.maxBatchSize) : undefined
+      ),
+    retryRefused: takeAndRun("scheduled", () => accumulator.takeRefused(options.maxBatchSize)),
+    underWay: () => Array.from(underWay, (settled) => Deferred.await(settled))
+  }
+}
+
+const labels = { unavailable: "Unavailable", tooMuch: "Canceled", rejected: "Rejected" } as const
+
+class NoAnswer extends Error {}
+
+const notAnswered = (why: "deadline" | "interrupted", size: number, timeout: number): Failure =>
+  why === "interrupted"
+    ? { kind: "unavailable", error: new Error("interrupted from within") }
+    : {
+        kind: size === 1 ? "tooMuch" : "unavailable",
+        error: new NoAnswer(`no answer within ${timeout} ms, outcome unknown`)
+      }
+
+const isFailure = (error: unknown): error is Failure =>
+  typeof error === "object" && error !== null && "kind" in error && "error" in error
+
+const pick = <B>(values: ReadonlyArray<B>, positions: ReadonlyArray<number>): ReadonlyArray<B> =>
+  positions.map((position) => values[position] as B)
+
+/** Groups with something written that was not known before. */
+const newsOf = <A>(batch: Batch<A>, written: ReadonlyMap<string, number>): ReadonlyArray<string> => {
+  const isAllNews = batch.held.every(({ quiet }) => !quiet)
+  if (isAllNews) return Array.from(written.keys())
+  const loud = new Set(batch.held.filter(({ quiet }) => !quiet).map(({ group }) => group))
+  return Array.from(written.keys()).filter((group) => loud.has(group))
+}
