@@ -98,7 +98,8 @@ export const run = ({ environment, interrupt, words }: Start): Promise<Outcome> 
     )
     const child = spawn(program === "node" ? process.execPath : program, args, {
       cwd: repository,
-      env: { ...Object.fromEntries(inherited), ...environment },
+      // Any free port, whatever else is served on this machine.
+      env: { ...Object.fromEntries(inherited), EMB_PORT: "0", ...environment },
       stdio: ["ignore", "pipe", "pipe"],
       timeout: 90_000,
       killSignal: "SIGKILL"
