@@ -122,7 +122,8 @@ const migrate = Migrator.make({})
  * **Example** (Two tenants in one database)
  *
  * ```ts
- * import { PgMigrations, PgStore } from "effect-metadata-batcher"
+ * import * as PgMigrations from "effect-metadata-batcher/PgMigrations"
+ * import * as PgStore from "effect-metadata-batcher/PgStore"
  * import * as Layer from "effect/Layer"
  *
  * const tenant = (schema: string) =>

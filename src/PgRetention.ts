@@ -190,13 +190,13 @@ export const make = (
  * **Example** (A day of statistics, and agents that are gone for a month)
  *
  * ```ts
- * import { PgRetention } from "effect-metadata-batcher"
+ * import * as PgRetention from "effect-metadata-batcher/PgRetention"
  * import * as PgClient from "@effect/sql-pg/PgClient"
  * import * as Layer from "effect/Layer"
  * import * as Redacted from "effect/Redacted"
  *
  * const RetentionLive = PgRetention.layer({ stats: "1 day", agentsUnseen: "30 days" }).pipe(
- *   Layer.provide(PgClient.layer({ url: Redacted.make("postgres://localhost/app") }))
+ *   Layer.provide(PgClient.layer({ url: Redacted.make("postgres://app@localhost/app") }))
  * )
  * ```
  *

@@ -120,7 +120,7 @@ export const make = Effect.fnUntraced(function* (
  *
  * ```ts no-run
  * import * as NodeRedis from "@effect/platform-node/NodeRedis"
- * import { RedisPubsub } from "effect-metadata-batcher"
+ * import * as RedisPubsub from "effect-metadata-batcher/RedisPubsub"
  *
  * const PubsubLive = RedisPubsub.layer((settings) =>
  *   NodeRedis.layer({ url: "redis://localhost:6379", ...settings })

@@ -1,8 +1,8 @@
 /**
  * Everything that needs nothing but `effect`, a namespace per module.
  *
- * Modules that need a package of their own (`PgStore`, `PgPubsub` and
- * `PgMigrations`: `@effect/sql-pg`) are imported by path, as in
+ * Modules for a database or a broker (`PgStore`, `PgPubsub`, `PgMigrations`,
+ * `PgRetention`, `RedisPubsub`) are imported by path, as in
  * `import * as PgStore from "effect-metadata-batcher/PgStore"`.
  *
  * @since 0.1.0
@@ -18,7 +18,6 @@ export * as MetadataBatcher from "./MetadataBatcher.ts"
 export * as MetadataWatcher from "./MetadataWatcher.ts"
 export * as Pubsub from "./Pubsub.ts"
 export * as PubsubMetrics from "./PubsubMetrics.ts"
-export * as RedisPubsub from "./RedisPubsub.ts"
 export * as RetentionMetrics from "./RetentionMetrics.ts"
 export * as StatsBatcher from "./StatsBatcher.ts"
 export * as Store from "./Store.ts"

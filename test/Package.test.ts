@@ -5,10 +5,11 @@ import * as path from "node:path"
 import { promisify } from "node:util"
 import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
 import manifest from "../package.json" with { type: "json" }
+import * as Databases from "./support/Databases.ts"
 import { extract } from "./support/Examples.ts"
+import { repository } from "./support/Pages.ts"
 
 const run = promisify(execFile)
-const repository = path.resolve(import.meta.dirname, "..")
 
 /** Without their extension, as `Store` or `internal/throttle`. */
 const sources = fs
@@ -160,8 +161,12 @@ describe("Package", () => {
     await run(process.execPath, [tsc, "-p", project]).catch((error) => assert.fail(error.stdout))
     const runnable = examples.filter(({ runs }) => runs)
     assert.isNotEmpty(runnable)
-    for (const { fileName } of runnable) await run(process.execPath, [fileName], { cwd: project })
-  }, 60_000)
+    await using databases = Databases.make()
+    for (const { fileName } of runnable) {
+      const env = { ...process.env, DATABASE_URL: await databases.create() }
+      await run(process.execPath, [fileName], { cwd: project, env })
+    }
+  }, 120_000)
 
   it("seals its internals", async () => {
     const internals = sources.filter((source) => source.startsWith("internal/"))

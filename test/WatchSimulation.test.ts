@@ -28,7 +28,8 @@ const parts = 4
 /**
  * The longest it takes once all is well again: until what is under way has been
  * answered or given up; until the next attempt, which reads everything; until
- * what was announced to nobody is refreshed, in the round that follows.
+ * the subscription stands again, or what was announced to nobody is refreshed,
+ * and the round that follows.
  */
 const recoveryTime = ({ options, steps }: Plan.Plan): number => {
   const faults = steps.flatMap((step) => (step._tag === "Inject" ? step.faults : []))
@@ -39,7 +40,8 @@ const recoveryTime = ({ options, steps }: Plan.Plan): number => {
     )
   )
   const longestPause = 1.2 * Math.max(options.minInterval, maxPauseMillis)
-  return longestRead + longestPause + options.refreshInterval + 2 * options.minInterval
+  const untilRead = options.refreshInterval === Plan.never ? 0 : options.refreshInterval
+  return longestRead + 2 * longestPause + untilRead + 2 * options.minInterval
 }
 
 /** Somebody who watches, and all that was shown to it. */

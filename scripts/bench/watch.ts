@@ -66,6 +66,8 @@ interface Live {
   /** Milliseconds that the event loop is late. */
   readonly loopP99: number
   readonly megabytes: number
+  /** Seconds of CPU per second, of the process that holds everything but the server. */
+  readonly cpu: number
 }
 
 /** How long commits took to be shown. A watcher has seen a commit when it sees facts as new as it wrote. */
@@ -165,7 +167,7 @@ const live = Effect.fnUntraced(function* ({ contestant, seconds }: LiveInput) {
   const loop = monitorEventLoopDelay({ resolution: 10 })
   loop.enable()
   const start = performance.now()
-  yield* Effect.promise(() => produce(batcher, seconds))
+  const cpu = yield* Effect.promise(() => cpuTime(() => produce(batcher, seconds)))
   const elapsed = (performance.now() - start) / 1e3
   loop.disable()
   const { dropped, offered } = yield* batcher.accounting
@@ -179,7 +181,8 @@ const live = Effect.fnUntraced(function* ({ contestant, seconds }: LiveInput) {
     p99: percentile(0.99),
     // What it is late beyond the resolution it is looked at with.
     loopP99: Math.max(0, loop.percentile(99) / 1e6 - 10),
-    megabytes: process.memoryUsage.rss() / 1e6
+    megabytes: process.memoryUsage.rss() / 1e6,
+    cpu: cpu / 1e9 / elapsed
   } satisfies Live
 }, Effect.scoped)
 
@@ -277,6 +280,7 @@ export const watch = async (settings: {
           "commit to shown":
             name === "none" ? "" : `p50 ${figure(name, "p50", "ms")}, p99 ${figure(name, "p99", "ms")}`,
           "event loop late, p99": figure(name, "loopP99", "ms"),
+          CPU: `${summarize(of(name, "cpu")).median.toFixed(2)} cores`,
           RSS: figure(name, "megabytes", "MB")
         }
       })),

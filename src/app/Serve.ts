@@ -119,15 +119,36 @@ const printConfig = Effect.fnUntraced(function* (
   )
 })
 
-const services = (options: Options) =>
+/** Counts what was accepted and will be in no table, as it is given up. */
+const makeLosses = () => {
+  let records = 0
+  const countThose =
+    (reasons: ReadonlyArray<Reason>) =>
+    (discarded: ReadonlyArray<{ readonly reason: Reason }>): Effect.Effect<void> =>
+      Effect.sync(() => {
+        records += discarded.filter(({ reason }) => reasons.includes(reason)).length
+      })
+  return {
+    records: () => records,
+    // What the store refused was never promised, and what was forgotten is no loss.
+    ofMetadata: countThose(["failed", "unwritten"]),
+    // A report of statistics that gives way to a newer one was the only one of its kind.
+    ofStats: countThose(["failed", "unwritten", "evicted"])
+  }
+}
+
+type Reason = MetadataBatcher.DiscardedFact["reason"]
+
+const services = (options: Options, losses: ReturnType<typeof makeLosses>) =>
   Layer.mergeAll(
     MetadataBatcher.layer({
       maxBatchSize: options.batchSize,
       interval: options.flushInterval,
       maxPending: options.maxPending,
-      shutdownTimeout: options.shutdownTimeout
+      shutdownTimeout: options.shutdownTimeout,
+      onDiscarded: losses.ofMetadata
     }),
-    StatsBatcher.layer({ shutdownTimeout: options.shutdownTimeout }),
+    StatsBatcher.layer({ shutdownTimeout: options.shutdownTimeout, onDiscarded: losses.ofStats }),
     MetadataWatcher.layer()
   )
 
@@ -150,28 +171,17 @@ const greet = Effect.fnUntraced(function* (options: Options, keys: ReadonlyArray
   )
 })
 
-/** What was taken and is in no table. */
-const lost = Effect.fnUntraced(function* (
-  context: Context.Context<MetadataBatcher.MetadataBatcher | StatsBatcher.StatsBatcher>
-): Effect.fn.Return<number> {
-  const metadata = yield* Context.get(context, MetadataBatcher.MetadataBatcher).accounting
-  const stats = yield* Context.get(context, StatsBatcher.StatsBatcher).accounting
-  return [metadata, stats].reduce(
-    (sum, { discarded, inFlight, pending, queued }) => sum + discarded + inFlight + pending + queued,
-    0
-  )
-})
-
 const run = Effect.fnUntraced(function* (
   options: Options,
   keys: ReadonlyArray<Redacted.Redacted>,
   tokens: Tokens.Tokens["Service"]
 ) {
   const screen = yield* Screen.Screen
+  const losses = makeLosses()
   const scope = yield* Scope.fork(yield* Effect.scope)
   const context = yield* Layer.buildWithScope(
     Server.layer(toSettings(options)).pipe(
-      Layer.provideMerge(services(options)),
+      Layer.provideMerge(services(options, losses)),
       Layer.provide(StoreProbe.layer),
       Layer.provide(Lifecycle.layer),
       Layer.provide(Layer.succeed(Tokens.Tokens, tokens))
@@ -200,7 +210,7 @@ const run = Effect.fnUntraced(function* (
       const worked = yield* Effect.exit(restore(working))
       yield* screen.print("stopping: writing what is left (Ctrl-C again to quit at once)")
       yield* Scope.close(scope, Exit.void)
-      const records = yield* lost(context)
+      const records = losses.records()
       if (records > 0)
         return yield* UserError.make(`LOST: ${count(records)} records were accepted and not written`)
       yield* screen.print("everything that was accepted is written")

@@ -46,6 +46,8 @@ export class PageServer {
   /** The streams that were asked for, in order. */
   readonly asked: Array<string> = []
   token: string | undefined
+  /** Why no stream can begin, if none can. */
+  refusal: string | undefined
   /** How many times all viewers have been told what is new. */
   told = 0
   private readonly happened = new EventEmitter()
@@ -218,6 +220,7 @@ export class PageServer {
         flushIntervalMs: 5_000
       })
     } else if (!allowed) json(401, { message: "The token is not valid." })
+    else if (this.refusal !== undefined) json(503, { message: this.refusal })
     else if (["/api/overview", "/api/watch"].includes(url.pathname)) this.stream(url, response)
     else json(404, { message: "There is no such thing." })
   }

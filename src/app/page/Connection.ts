@@ -11,15 +11,18 @@ import { type Memory, makeParser } from "./ServerSentEvents.ts"
 export type Link =
   | { readonly _tag: "Connecting" }
   | { readonly _tag: "Open" }
-  /** Lost, or never had; the next try is at `retryAt` (by `performance.now()`). */
-  | { readonly _tag: "Lost"; readonly why: string; readonly retryAt: number }
+  /**
+   * Lost, or never had; the next try is at `retryAt` (by `performance.now()`). A
+   * server that answers with a refusal says why.
+   */
+  | { readonly _tag: "Lost"; readonly refusal: string | undefined; readonly retryAt: number }
   /** The server wants a token, or a better one. No further try. */
   | { readonly _tag: "Unauthorized"; readonly why: string }
 
 export interface Options {
   readonly url: string
   readonly token: () => string | undefined
-  /** Milliseconds without a byte after which the connection counts as dead. */
+  /** Milliseconds without a byte, once open, after which the connection counts as dead. */
   readonly silence: number
   readonly onEvent: (name: string, data: unknown) => void
   readonly onLink: (link: Link) => void
@@ -30,6 +33,9 @@ export interface Connection {
   /** Tries now instead of waiting for the next turn. */
   readonly retryNow: () => void
 }
+
+/** Milliseconds for the server to begin its answer: while the database is away it takes 5 s to find out. */
+const patience = 8_000
 
 const firstPause = 500
 const longestPause = 5_000
@@ -44,7 +50,7 @@ class Refused extends Error {
   }
 }
 
-const refusal = async (response: Response): Promise<Refused> => {
+const readRefusal = async (response: Response): Promise<Refused> => {
   const seconds = Number(response.headers.get("retry-after") ?? Number.NaN)
   const body: unknown = await response.json().catch(() => undefined)
   const message =
@@ -54,20 +60,18 @@ const refusal = async (response: Response): Promise<Refused> => {
   return new Refused(response.status, message, Number.isNaN(seconds) ? undefined : seconds * 1_000)
 }
 
-const whyOf = (cause: unknown): string =>
-  cause instanceof Refused
-    ? cause.message || `the server answered ${cause.status}`
-    : "the server does not answer"
+const refusalOf = (cause: unknown): string | undefined =>
+  cause instanceof Refused ? cause.message || `status ${cause.status}` : undefined
 
 /** Reads until the stream ends, fails, or says nothing for too long. */
 const read = async (options: Options, memory: Memory, abort: AbortController, onOpen: () => void) => {
   const token = options.token()
   let timer = 0
-  const alive = () => {
+  const allow = (millis: number) => {
     clearTimeout(timer)
-    timer = setTimeout(() => abort.abort(), options.silence)
+    timer = setTimeout(() => abort.abort(), millis)
   }
-  alive()
+  allow(patience)
   try {
     const response = await fetch(options.url, {
       signal: abort.signal,
@@ -78,14 +82,15 @@ const read = async (options: Options, memory: Memory, abort: AbortController, on
         ...(memory.lastEventId === undefined ? {} : { "last-event-id": memory.lastEventId })
       }
     })
-    if (!response.ok || response.body === null) throw await refusal(response)
+    if (!response.ok || response.body === null) throw await readRefusal(response)
     onOpen()
+    allow(options.silence)
     const parse = makeParser(memory)
     const reader = response.body.pipeThrough(new TextDecoderStream()).getReader()
     while (true) {
       const { done, value } = await reader.read()
       if (done) return
-      alive()
+      allow(options.silence)
       for (const event of parse(value)) options.onEvent(event.name, JSON.parse(event.data))
     }
   } finally {
@@ -117,7 +122,7 @@ export const open = (options: Options): Connection => {
     }
     const wait = pause(cause)
     failures += 1
-    options.onLink({ _tag: "Lost", why: whyOf(cause), retryAt: performance.now() + wait })
+    options.onLink({ _tag: "Lost", refusal: refusalOf(cause), retryAt: performance.now() + wait })
     timer = setTimeout(connect, wait)
   }
 

@@ -32,12 +32,20 @@ export const staleSince = (health: Health): number | undefined => {
   return known.length === 0 ? undefined : Math.min(...known)
 }
 
+/** What a server that is there says to whoever wants to watch. */
+const refusalOf = ({ link }: Health): string | undefined => (link._tag === "Lost" ? link.refusal : undefined)
+
 const troubleOf = (health: Health): Trouble | undefined => {
-  const { heardAt, link, lostSince, storeError, storeSince } = health
+  const { heardAt, lostSince, storeError, storeSince } = health
   if (lostSince !== undefined) {
-    const why = link._tag === "Lost" ? `: ${link.why}` : ""
+    const refusal = refusalOf(health)
+    const since = Time.timeOfDay(lostSince)
+    const what =
+      refusal === undefined
+        ? `Disconnected since ${since}: the server does not answer.`
+        : `No news since ${since}: the server says “${refusal}”.`
     const shown = heardAt === undefined ? "" : ` What you see is as of ${Time.timeOfDay(heardAt)}.`
-    return { level: "bad", text: `Disconnected since ${Time.timeOfDay(lostSince)}${why}.${shown}` }
+    return { level: "bad", text: what + shown }
   }
   if (storeSince !== null) {
     const why = storeError === null ? "" : `: ${storeError.replace(/\.$/, "")}`
@@ -56,7 +64,9 @@ const troubleOf = (health: Health): Trouble | undefined => {
 }
 
 /** What a screen reader is told: it changes only with what is wrong. */
-const announcement = ({ link, lostSince, staleSince, storeSince }: Health): string => {
+const announcement = (health: Health): string => {
+  const { link, lostSince, staleSince, storeSince } = health
+  if (refusalOf(health) !== undefined) return "No news: the server refuses"
   if (lostSince !== undefined) return "Disconnected from the server"
   if (link._tag !== "Open") return ""
   if (storeSince !== null) return "Connected. The database is away"
@@ -103,7 +113,7 @@ export const make = (retryNow: () => void): Status => {
       root.dataset["lost"] = String(health.lostSince !== undefined)
       link.dataset["level"] =
         health.link._tag === "Open" ? "good" : health.lostSince === undefined ? "idle" : "bad"
-      setText(link, health.lostSince === undefined ? linkNames[health.link._tag] : "Disconnected")
+      setText(link, refusalOf(health) === undefined ? linkNames[health.link._tag] : "No news")
       // Without the server, nobody knows how the database is.
       store.hidden = health.link._tag !== "Open"
       store.dataset["level"] = health.storeSince === null ? "good" : "bad"

@@ -8,43 +8,11 @@ import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
 import type { AgentId } from "../../AgentId.ts"
 import * as AgentIdChunks from "../../AgentIdChunks.ts"
-import type { AgentStatsRow } from "../../AgentStats.ts"
-import type { Accounting } from "../../Batcher.ts"
 import { MetadataBatcher, metadataBatchChannel } from "../../MetadataBatcher.ts"
 import { Pubsub } from "../../Pubsub.ts"
 import type { StatsBatcher } from "../../StatsBatcher.ts"
 import { Store, type StoreError } from "../../Store.ts"
 import type { ReportedStats } from "../api/Models.ts"
-
-const outcomes = [
-  "offered",
-  "queued",
-  "pending",
-  "inFlight",
-  "written",
-  "superseded",
-  "unchanged",
-  "dropped",
-  "refused",
-  "discarded"
-] as const
-
-/**
- * Where the records of a batcher are.
- *
- * @category models
- * @since 0.1.0
- */
-export type Account = { readonly [Outcome in (typeof outcomes)[number]]: number }
-
-/**
- * @category conversions
- * @since 0.1.0
- */
-export const accountOf = (accounting: Accounting): Account => {
-  const numbers: Partial<Record<string, number>> = { ...accounting }
-  return Object.fromEntries(outcomes.map((outcome) => [outcome, numbers[outcome] ?? 0])) as Account
-}
 
 /**
  * Adds a report of an agent's connections; its id is the client's.
@@ -60,7 +28,7 @@ export const addStats = (
   timeOf: "server" | "agent"
 ): number => {
   const count = (given: number | string | undefined) => BigInt(given ?? 0)
-  const stats: AgentStatsRow = {
+  return batcher.addUnsafe({
     id: reported.id,
     createdAt:
       timeOf === "agent" && reported.createdAt !== undefined ? DateTime.makeUnsafe(reported.createdAt) : now,
@@ -79,8 +47,7 @@ export const addStats = (
     sessionCountReconnectingPTY: count(reported.sessionCountReconnectingPTY),
     sessionCountSSH: count(reported.sessionCountSSH),
     connectionMedianLatencyMs: reported.connectionMedianLatencyMs ?? -1
-  }
-  return batcher.addUnsafe(stats)
+  })
 }
 
 /**
@@ -89,9 +56,14 @@ export const addStats = (
  * @category accessors
  * @since 0.1.0
  */
-export const trouble = (
-  _batcher: MetadataBatcher["Service"]
-): Effect.Effect<{ readonly since: number; readonly error: string } | undefined> => Effect.succeed(undefined)
+export const trouble = ({
+  status
+}: MetadataBatcher["Service"]): Effect.Effect<
+  { readonly since: number; readonly error: string } | undefined
+> =>
+  Effect.map(status, (status) =>
+    status._tag === "Available" ? undefined : { since: status.since.epochMilliseconds, error: status.error }
+  )
 
 /**
  * Deletes an agent: what waits of it, what the table holds of it, and what
@@ -106,8 +78,8 @@ export const deleteAgent = Effect.fnUntraced(function* (
   const store = yield* Store
   const pubsub = yield* Pubsub
   const batcher = yield* MetadataBatcher
-  // Whatever was reported before is written and then deleted, not written afterwards.
-  yield* batcher.flush
+  // First, so that nothing of it is written after it was deleted.
+  yield* batcher.forget(agentId)
   const deleted = yield* store.deleteAgents([agentId])
   yield* Effect.catch(pubsub.publish(metadataBatchChannel, AgentIdChunks.encode([agentId])), (error) =>
     Effect.logWarning("watchers learn late that an agent is deleted", error)

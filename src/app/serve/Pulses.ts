@@ -14,7 +14,6 @@ import * as BatcherMetrics from "../../BatcherMetrics.ts"
 import { MetadataBatcher } from "../../MetadataBatcher.ts"
 import { StatsBatcher } from "../../StatsBatcher.ts"
 import type { Pulse } from "../api/Events.ts"
-import * as Engine from "./Engine.ts"
 import * as Outbox from "./Outbox.ts"
 import type { Settings } from "./Settings.ts"
 import { State } from "./State.ts"
@@ -120,8 +119,8 @@ export const layer = ({
         const { storeError, storeSince } = state.current()
         return {
           at: currentTimeMillisUnsafe(),
-          metadata: Engine.accountOf(yield* metadata.accounting),
-          stats: Engine.accountOf(yield* stats.accounting),
+          metadata: yield* metadata.accounting,
+          stats: yield* stats.accounting,
           batches,
           writeMs: { p50: percentile(writes, 0.5), p95: percentile(writes, 0.95), count: writes.length },
           capacity,

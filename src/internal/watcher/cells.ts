@@ -5,7 +5,11 @@ import type { View } from "./definition.ts"
 import * as Facts from "./facts.ts"
 import type { Mailbox } from "./mailbox.ts"
 
-/** What is held of one watched agent, for all who watch it. */
+/**
+ * What is held of one watched agent, for all who watch it: all its facts, also
+ * if every watcher asks for some keys only. Whoever comes next can then be shown
+ * them at once. Reading costs 2 µs of CPU a fact.
+ */
 export interface Cell {
   readonly agentId: AgentId
   /** `undefined` until the agent has been read, or could not be. */

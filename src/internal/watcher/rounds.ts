@@ -16,7 +16,10 @@ import type { Resolved } from "./options.ts"
 import * as RoundSpan from "./roundSpan.ts"
 import type { Trouble } from "./trouble.ts"
 
-/** Agents to a statement: 2,000 of 10 facts each are read in about 50 ms, and no reader of other things waits longer. */
+/**
+ * Agents to a statement. The answer is decoded in one go: 2,000 agents of 10
+ * facts take about 40 ms of CPU (2 µs a fact, EPYC, one run).
+ */
 export const maxAgentsPerRead = 2_000
 
 /** After this a read counts as failed; whatever it brings later is not looked at. */
