@@ -43,7 +43,7 @@ const build = Effect.fnUntraced(function* <A>(
   const account = new Account()
 
   // What waits, and where it goes when it is given up.
-  const discards = Discards.make(definition.onDiscarded, options.maxPending, timeout || 30_000, clock)
+  const discards = yield* Discards.make(definition.onDiscarded, options.maxPending, timeout || 30_000, clock)
   const accumulator = definition.accumulate.make({
     account,
     maxPending: options.maxPending,
