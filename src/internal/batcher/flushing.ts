@@ -22,7 +22,7 @@ export interface Flushing {
   readonly one: (reason: Reason, atLeast?: number) => Effect.Effect<Settled | undefined>
   /** Refused rows whose pause is over. */
   readonly refused: Effect.Effect<Settled | undefined>
-  /** All that waits now, up to the first batch that fails. Waits for the notifications, too. */
+  /** All that waits now, up to the first batch that fails. Notifications go on in fibers of their own. */
   readonly all: (reason: Reason) => Effect.Effect<Sweep>
   /** `all`, shared by everybody who asks while one is under way: they get the next one. */
   readonly shared: Effect.Effect<Flushed>
@@ -104,17 +104,17 @@ export const make = Effect.fnUntraced(function* (environment: {
     yield* Effect.forEach(batches, () => next, { concurrency: options.writeConcurrency, discard: true })
     for (const tally of underWay) flushed = sum(flushed, yield* tally)
     if (failure !== undefined) flushed = { ...flushed, unwritten: flushed.unwritten + accumulator.ready() }
-    yield* awaitAnnounced
     return { flushed, failure }
   })
 
   let attempt = Deferred.makeUnsafe<void>()
   const manual = Effect.suspend(() =>
     // The pause between two attempts holds, whoever asks.
-    health.isDown() ? Effect.andThen(Deferred.await(attempt), afterAttempt) : all("manual")
+    health.isDown() ? Effect.andThen(Deferred.await(attempt), afterAttempt) : allAndTold
   )
+  const allAndTold = Effect.tap(all("manual"), () => awaitAnnounced)
   const afterAttempt: Effect.Effect<Sweep> = Effect.suspend(() => {
-    if (!health.isDown()) return all("manual")
+    if (!health.isDown()) return allAndTold
     foldQueued()
     const { pending, refused } = account
     const resting = pending - accumulator.ready()
