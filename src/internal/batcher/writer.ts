@@ -123,7 +123,7 @@ export const make = <A>(environment: WriterEnvironment<A>): Writer => {
       size: batch.records.length,
       groups: batch.groups,
       bytes: batch.bytes,
-      bytesOf: (position) => definition.accumulate.bytes(batch.records[position] as A),
+      bytesOf: (position) => attempt(() => definition.accumulate.bytes(batch.records[position] as A), 0),
       maxBytes: options.maxBatchBytes,
       turn,
       statementSize,
@@ -176,7 +176,9 @@ export const make = <A>(environment: WriterEnvironment<A>): Writer => {
     if (refused.length > 0 && batch.retried === undefined) {
       const rows = refused.slice(0, maxNamed).map(({ position, why }) => ({
         agent: printable(batch.groups[position]),
-        key: printable(definition.accumulate.key(batch.records[position] as A)),
+        key: printable(
+          attempt(() => definition.accumulate.key(batch.records[position] as A), "not a string")
+        ),
         why
       }))
       const message = (count: number) => `the store refused ${count} rows; they are tried again apart`
@@ -272,6 +274,15 @@ const notAnswered = (why: "deadline" | "interrupted", size: number, timeout: num
 
 const isFailure = (error: unknown): error is Failure =>
   typeof error === "object" && error !== null && "kind" in error && "error" in error
+
+/** What a user's function says of a record; a getter of the record may throw. */
+const attempt = <B>(ask: () => B, orElse: B): B => {
+  try {
+    return ask()
+  } catch {
+    return orElse
+  }
+}
 
 const pick = <B>(values: ReadonlyArray<B>, positions: ReadonlyArray<number>): ReadonlyArray<B> =>
   positions.map((position) => values[position] as B)

@@ -52,10 +52,10 @@ const waitingBytes = <A>(state: State<A>, group: Group<A>, record: A, likely: nu
   const refused = group.refused?.get(key)
   if (refused !== undefined) return refused.bytes
   for (const held of [group.resting, group.woken]) {
-    const position = held === undefined ? -1 : scan(held.records, key, (one) => state.keyOf(one))
+    const position = held === undefined ? -1 : scan(held.records, key, state.keyOf)
     if (held !== undefined && position !== -1) return state.bytesOf(held.records[position] as A)
   }
-  const position = group.positionOf(key, likely, (one) => state.keyOf(one))
+  const position = group.positionOf(key, likely, state.keyOf)
   return position === -1 ? undefined : state.bytesOf(group.waiting?.records[position] as A)
 }
 
@@ -66,7 +66,7 @@ const knownOf = <A>(state: State<A>, group: Group<A>, record: A, likely: number)
   for (const batch of state.inFlight) {
     for (const held of batch.held) {
       if (held.group !== group.id) continue
-      const position = scan(held.records, key, (one) => state.keyOf(one))
+      const position = scan(held.records, key, state.keyOf)
       if (position === -1) continue
       return { bytes: state.bytesOf(held.records[position] as A), isInFlightOnly: true }
     }
