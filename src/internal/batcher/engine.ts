@@ -124,6 +124,7 @@ const build = Effect.fnUntraced(function* <A>(
       flushing,
       intake,
       intakeLog,
+      meters,
       options,
       phase,
       writer

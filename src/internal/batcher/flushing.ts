@@ -84,28 +84,36 @@ export const make = Effect.fnUntraced(function* (environment: {
 
   const all = Effect.fnUntraced(function* (reason: Reason): Effect.fn.Return<Sweep> {
     foldQueued()
-    const resting = account.pending - accumulator.ready()
-    const apart = account.refused
+    const waiting = accumulator.ready()
     const underWay = writer.underWay()
-    const batches = Array.from({ length: Math.ceil(accumulator.ready() / options.maxBatchSize) })
-    let flushed: Flushed = { ...nothing, unchanged: resting, refused: apart }
+    const batches = Array.from({ length: Math.ceil(waiting / options.maxBatchSize) })
+    let settled = nothing
     let failure: Error | undefined
     let isOver = false
+    // Also what others write meanwhile, a flush at capacity for one: it may have taken some of these rows.
+    const note = (tally: Flushed): void => {
+      settled = sum(settled, tally)
+    }
+    writer.listeners.add(note)
     const next = Effect.suspend(() =>
       isOver
         ? Effect.void
-        : Effect.map(one(reason), (settled) => {
-            isOver ||= settled === undefined || settled.failure !== undefined
-            if (settled === undefined) return
-            failure ??= settled.failure
-            flushed = sum(flushed, settled.tally)
+        : Effect.map(one(reason), (written) => {
+            isOver ||= written === undefined || written.failure !== undefined
+            failure ??= written?.failure
           })
     )
     yield* Effect.forEach(batches, () => next, { concurrency: options.writeConcurrency, discard: true })
-    for (const tally of underWay) flushed = sum(flushed, yield* tally)
-    if (failure !== undefined) flushed = { ...flushed, unwritten: flushed.unwritten + accumulator.ready() }
-    return { flushed, failure }
+    yield* Effect.all(underWay, { discard: true })
+    if (failure === undefined && total(settled) < waiting)
+      yield* Effect.all(writer.underWay(), { discard: true })
+    writer.listeners.delete(note)
+    const unwritten = failure === undefined ? settled.unwritten : accumulator.ready()
+    return { flushed: { ...settled, ...apart(), unwritten }, failure }
   })
+
+  /** What waits on purpose: refused rows, and those that say what was last written. */
+  const apart = () => ({ refused: account.refused, unchanged: account.pending - accumulator.ready() })
 
   let attempt = Deferred.makeUnsafe<void>()
   const manual = Effect.suspend(() =>
@@ -116,9 +124,7 @@ export const make = Effect.fnUntraced(function* (environment: {
   const afterAttempt: Effect.Effect<Sweep> = Effect.suspend(() => {
     if (!health.isDown()) return allAndTold
     foldQueued()
-    const { pending, refused } = account
-    const resting = pending - accumulator.ready()
-    const flushed = { ...nothing, refused, unchanged: resting, unwritten: pending - resting }
+    const flushed = { ...nothing, ...apart(), unwritten: accumulator.ready() }
     return Effect.succeed({ flushed, failure: undefined })
   })
 
@@ -176,3 +182,5 @@ const sum = (a: Flushed, b: Flushed): Flushed => ({
   discarded: a.discarded + b.discarded,
   unwritten: a.unwritten + b.unwritten
 })
+
+const total = (tally: Flushed): number => Object.values(tally).reduce((rows, count) => rows + count, 0)

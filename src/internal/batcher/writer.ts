@@ -45,6 +45,8 @@ export interface Writer {
   readonly write: (reason: Reason, atLeast?: number) => Effect.Effect<Settled | undefined>
   /** Tries refused rows again whose pause is over. */
   readonly retryRefused: Effect.Effect<Settled | undefined>
+  /** Are told what became of each batch; of refused rows that were tried again they are not. */
+  readonly listeners: Set<(tally: Flushed) => void>
   /** What becomes of the batches that are being written now. */
   readonly underWay: () => ReadonlyArray<Effect.Effect<Flushed>>
 }
@@ -72,6 +74,7 @@ export const make = <A>(environment: WriterEnvironment<A>): Writer => {
   const failedLog = throttledLog.make(clock)
   const sizeLog = throttledLog.make(clock)
   const underWay = new Set<Deferred.Deferred<Flushed>>()
+  const listeners = new Set<(tally: Flushed) => void>()
   const isLast = () => accumulator.ready() === 0 && underWay.size < 2
   let turn = 0
   let supersededBefore = 0
@@ -243,6 +246,7 @@ export const make = <A>(environment: WriterEnvironment<A>): Writer => {
               const tally = Exit.isSuccess(exit)
                 ? exit.value.tally
                 : tallyOf(batch, nothingWritten(size, new Error()))
+              if (batch.retried === undefined) for (const listener of listeners) listener(tally)
               Deferred.doneUnsafe(settled, Exit.succeed(tally))
             })
           )
@@ -256,6 +260,7 @@ export const make = <A>(environment: WriterEnvironment<A>): Writer => {
         accumulator.ready() >= atLeast ? accumulator.take(options.maxBatchSize) : undefined
       ),
     retryRefused: takeAndRun("scheduled", () => accumulator.takeRefused(options.maxBatchSize)),
+    listeners,
     underWay: () => Array.from(underWay, (settled) => Deferred.await(settled))
   }
 }
