@@ -1,13 +1,13 @@
-/** When a batcher flushes, and what waits for a flush. */
+/** When a batcher writes: at capacity, on schedule, one batch after the other, whatever the clock does. */
 import { assert, describe, it } from "@effect/vitest"
+import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
-import * as Fiber from "effect/Fiber"
 import * as TestClock from "effect/testing/TestClock"
-import { agentIdOf, assertAddsUp, assertMetrics, fact, facts, start } from "./support/Fakes.ts"
+import { agentIdOf, fact, facts, start } from "./support/Fakes.ts"
 
 const [agentA, agentB] = [agentIdOf(1), agentIdOf(2)]
 
-describe("MetadataBatcher: schedule", () => {
+describe("The schedule", () => {
   it.effect("after a capacity flush the next scheduled flush is one interval from it", () =>
     Effect.gen(function* () {
       const { batcher, publishes, until, writes } = yield* start({ maxBatchSize: 2 })
@@ -89,127 +89,95 @@ describe("MetadataBatcher: schedule", () => {
   )
 })
 
-describe("MetadataBatcher: flush", () => {
-  it.effect("waits for a write in flight and for the publish", () =>
+describe("Clocks", () => {
+  it.effect("flushes every interval, even when the wall clock is set back", () =>
     Effect.gen(function* () {
-      const { batcher, publishes, writes } = yield* start({ maxBatchSize: 2 })
-      const [write, publish] = [writes.hold(), publishes.hold()]
-      yield* batcher.add(agentA, facts(2))
-      yield* writes.began
-      const flushed = yield* Effect.forkChild(
-        Effect.andThen(
-          batcher.flush,
-          Effect.sync(() => [writes.succeeded.length, publishes.succeeded.length])
-        ),
-        { startImmediately: true }
-      )
-      yield* TestClock.adjust("1 second")
-      assert.isUndefined(flushed.pollUnsafe())
-      yield* write.open
-      yield* publishes.began
-      yield* TestClock.adjust("1 second")
-      assert.isUndefined(flushed.pollUnsafe())
-      yield* publish.open
-      assert.deepStrictEqual(yield* Fiber.join(flushed), [1, 1])
-    })
-  )
-
-  it.effect("writes what is still queued", () =>
-    Effect.gen(function* () {
-      const started = yield* start()
-      started.batcher.addUnsafe(agentA, facts(3))
-      assert.deepInclude(yield* started.batcher.accounting, { queued: 3, pending: 0 })
-      yield* started.batcher.flush
-      assert.deepInclude(yield* started.batcher.accounting, { queued: 0, written: 3 })
-      yield* assertMetrics(started, { batches: { manual: 1 }, flushed: 3, agents: 1 })
-    })
-  )
-
-  it.effect("leaves the schedule as it is", () =>
-    Effect.gen(function* () {
-      const { batcher, writes } = yield* start()
+      const testClock = yield* Clock.Clock
+      let offset = 3_600_000
+      const wallClock: Clock.Clock = {
+        ...testClock,
+        currentTimeMillisUnsafe: () => testClock.currentTimeMillisUnsafe() + offset
+      }
+      const { batcher, writes } = yield* Effect.provideService(start(), Clock.Clock, wallClock)
       yield* TestClock.adjust("3 seconds")
+      offset = 0
       yield* batcher.add(agentA, facts(1))
-      yield* batcher.flush
-      yield* batcher.add(agentA, facts(1))
-      yield* TestClock.adjust("2 seconds")
-      assert.deepStrictEqual(writes.times, [3000, 5000])
+      yield* TestClock.adjust("10 seconds")
+      assert.strictEqual(writes.calls.length, 1)
+    })
+  )
+
+  it.effect("sleeps until the next flush is due, at fractions of a millisecond too", () =>
+    Effect.gen(function* () {
+      const testClock = yield* Clock.Clock
+      let sleeps = 0
+      const countingClock: Clock.Clock = {
+        ...testClock,
+        sleep: (duration) =>
+          Effect.suspend(() => {
+            sleeps += 1
+            return testClock.sleep(duration)
+          })
+      }
+      for (let round = 0; round < 50; round++) {
+        const { batcher, close, writes } = yield* Effect.provideService(
+          start({ maxBatchSize: 1 }),
+          Clock.Clock,
+          countingClock
+        )
+        yield* TestClock.adjust((round * 37.793127) % 100)
+        yield* batcher.add(agentA, facts(1))
+        yield* writes.ended
+        sleeps = 0
+        yield* TestClock.adjust("7 seconds")
+        yield* close
+        // The rest of the interval, the next one, and no third.
+        assert.isAtMost(sleeps, 3)
+      }
     })
   )
 })
 
-describe("MetadataBatcher: close", () => {
-  it.effect("drains the queue and awaits a write in flight", () =>
+describe("Much to write", () => {
+  it.effect("writes any number of batches, one right after the other", () =>
     Effect.gen(function* () {
-      const started = yield* start({ maxBatchSize: 2 })
-      const { batcher, close, publishes, writes } = started
+      const { batcher, until, writes } = yield* start({ maxBatchSize: 1, capacity: 10_000 })
+      assert.strictEqual(batcher.addUnsafe(agentA, facts(3_000)), 3_000)
+      yield* until(({ written }) => written === 3_000)
+      batcher.addUnsafe(agentA, facts(1))
+      yield* until(({ written }) => written === 3_001)
+      // Nobody has moved the clock.
+      assert.deepStrictEqual(new Set(writes.times), new Set([0]))
+    })
+  )
+
+  it.effect("an agent that reports without end lets the others have their turn", () =>
+    Effect.gen(function* () {
+      const { batcher, until, writes } = yield* start({ maxBatchSize: 2 })
+      let keys = 0
+      const addNoise = (count: number) =>
+        Effect.suspend(() => {
+          if (keys >= 400) return Effect.void
+          batcher.addUnsafe(
+            agentA,
+            Array.from({ length: count }, () => fact(`key ${keys++}`, ""))
+          )
+          return until(({ queued }) => queued === 0)
+        })
       const gate = writes.hold()
-      yield* batcher.add(agentA, facts(2))
+      yield* addNoise(2)
       yield* writes.began
-      batcher.addUnsafe(agentB, facts(3))
-      const closed = yield* Effect.forkChild(close, { startImmediately: true })
-      yield* TestClock.adjust("10 seconds")
-      assert.isUndefined(closed.pollUnsafe())
-      assert.deepInclude(yield* batcher.accounting, { inFlight: 2, pending: 3, queued: 0 })
+      yield* addNoise(4)
+      batcher.addUnsafe(agentB, [fact("quiet", "")])
+      yield* until(({ pending }) => pending === 5)
+      writes.answerAll(() => addNoise(2))
       yield* gate.open
-      yield* Fiber.join(closed)
-      assert.deepStrictEqual(
-        writes.succeeded.map(({ keys }) => keys.length),
-        [2, 2, 1]
+      yield* until(({ inFlight, pending }) => pending + inFlight <= 1)
+      // After those that were in the write, and the four that came before it.
+      assert.strictEqual(
+        writes.calls.findIndex(({ keys }) => keys.includes("quiet")),
+        3
       )
-      assert.strictEqual(publishes.succeeded.length, 3)
-      yield* assertMetrics(started, { batches: { capacity: 1, shutdown: 2 }, flushed: 5, agents: 3 })
-    })
-  )
-
-  it.effect("gives up after shutdownTimeout, and says how much is lost", () =>
-    Effect.gen(function* () {
-      const { batcher, close, logs, metrics, valueOf, writes } = yield* start({ maxBatchSize: 2 })
-      writes.answer(Effect.never)
-      batcher.addUnsafe(agentA, facts(3))
-      yield* writes.began
-      const closed = yield* Effect.forkChild(close, { startImmediately: true })
-      yield* TestClock.adjust("14999 millis")
-      assert.isUndefined(closed.pollUnsafe())
-      yield* TestClock.adjust("1 millis")
-      yield* Fiber.join(closed)
-      assert.include((yield* logs.next("Error")).message, "3 rows")
-      const account = yield* batcher.accounting
-      yield* assertAddsUp(account)
-      assert.deepInclude(account, { discarded: 3, pending: 0, inFlight: 0, queued: 0 })
-      assert.strictEqual((yield* valueOf(metrics.discarded)).count, 3)
-    })
-  )
-
-  it.effect("an add after it is dropped, counted and said once", () =>
-    Effect.gen(function* () {
-      const { batcher, close, logs, metrics, valueOf } = yield* start()
-      yield* batcher.add(agentA, facts(1))
-      yield* close
-      yield* batcher.add(agentA, facts(2))
-      assert.strictEqual(batcher.addUnsafe(agentA, facts(3)), 0)
-      assert.include((yield* logs.next("Warn")).message, "closed")
-      yield* TestClock.adjust("1 minute")
-      yield* batcher.add(agentA, facts(4))
-      yield* TestClock.adjust("1 minute")
-      assert.strictEqual(logs.lines.filter(({ level }) => level === "Warn").length, 1)
-      const account = yield* batcher.accounting
-      yield* assertAddsUp(account)
-      assert.deepInclude(account, { offered: 10, dropped: 9, written: 1 })
-      assert.strictEqual((yield* valueOf(metrics.dropped)).count, 9)
-    })
-  )
-
-  it.effect("takes the gauges with it", () =>
-    Effect.gen(function* () {
-      const { batcher, close, metrics, valueOf } = yield* start()
-      yield* batcher.add(agentA, facts(3))
-      yield* TestClock.adjust("3 seconds")
-      assert.deepStrictEqual((yield* valueOf(metrics.pending)).value, 3)
-      assert.deepStrictEqual((yield* valueOf(metrics.oldestPendingAge)).value, 3)
-      yield* close
-      assert.deepStrictEqual((yield* valueOf(metrics.pending)).value, 0)
-      assert.deepStrictEqual((yield* valueOf(metrics.oldestPendingAge)).value, 0)
     })
   )
 })

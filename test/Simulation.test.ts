@@ -9,7 +9,9 @@ import * as Random from "effect/Random"
 import * as Scope from "effect/Scope"
 import * as TestClock from "effect/testing/TestClock"
 import type { AgentId } from "../src/AgentId.ts"
+
 const maxIsolationStatements = 20
+
 import * as MetadataBatcher from "../src/MetadataBatcher.ts"
 import { Pubsub } from "../src/Pubsub.ts"
 import { Store } from "../src/Store.ts"
