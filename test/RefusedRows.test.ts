@@ -355,8 +355,9 @@ describe("Many refused rows", () => {
             [10_000, "the store refused 190 row", 190]
           ]
         )
-        assert.strictEqual((said[0]?.annotations["rows"] as ReadonlyArray<unknown>).length, 10)
-        assert.deepStrictEqual((said[0]?.annotations["rows"] as ReadonlyArray<unknown>)[0], {
+        const rows = said[0]?.annotations["rows"]
+        assert.lengthOf(rows as ReadonlyArray<unknown>, 10)
+        assert.deepStrictEqual((rows as ReadonlyArray<unknown>)[0], {
           agent: agentIdOf(1),
           key: 'key 0\\n\\"',
           why: "constraint violated"
