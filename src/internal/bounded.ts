@@ -21,11 +21,11 @@ export const bounded = <A, E>(
       Exit.isFailure(exit) && Cause.hasInterruptsOnly(exit.cause) ? orElse("interrupted") : exit
     const done = fiber.pollUnsafe()
     if (done !== undefined) return settle(done)
-    const abandon = Effect.sync(() => fiber.interruptUnsafe())
     return Fiber.await(fiber).pipe(
       Effect.map(settle),
-      Effect.raceFirst(Effect.map(Effect.andThen(deadline, abandon), () => orElse("deadline"))),
-      Effect.onInterrupt(() => abandon),
+      Effect.raceFirst(Effect.map(deadline, () => orElse("deadline"))),
+      // Once the race is over: what answers its interruption at once would win it against the deadline.
+      Effect.ensuring(Effect.sync(() => fiber.interruptUnsafe())),
       Effect.flatten
     )
   })

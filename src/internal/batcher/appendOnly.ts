@@ -139,7 +139,7 @@ export class AppendOnlyAccumulator<A> implements Accumulator<A> {
   private setApart(record: A, held: Held<A>, why: string): void {
     const { account, now } = this.environment
     const bytes = this.bytesOf(record)
-    this.refusedRows.add({ held, key: this.definition.key(record), why, record, bytes }, now())
+    this.refusedRows.add({ held, key: this.keyOf(record), why, record, bytes }, now())
     account.refused += 1
     account.bytes += bytes
   }
@@ -244,6 +244,14 @@ export class AppendOnlyAccumulator<A> implements Accumulator<A> {
     for (const batch of this.inFlight) for (const { since } of batch.held) oldest = Math.min(oldest, since)
     for (const { held } of this.refusedRows.values()) oldest = Math.min(oldest, held.since)
     return oldest === Number.POSITIVE_INFINITY ? undefined : oldest
+  }
+
+  private keyOf(record: A): string {
+    try {
+      return this.definition.key(record)
+    } catch {
+      return ""
+    }
   }
 
   private bytesOf = (record: A): number => {

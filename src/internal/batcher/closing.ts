@@ -6,6 +6,7 @@ import type { Discards } from "./discards.ts"
 import type { Flushing } from "./flushing.ts"
 import type { Intake } from "./intake.ts"
 import type { IntakeLog } from "./intakeLog.ts"
+import type { Meters } from "./meters.ts"
 import type { Resolved } from "./options.ts"
 import type { Phase } from "./phase.ts"
 import { backoff } from "./triggers.ts"
@@ -26,6 +27,7 @@ export const close = <A>(environment: {
   readonly flushing: Flushing
   readonly intake: Intake<A>
   readonly intakeLog: IntakeLog
+  readonly meters: Meters
   readonly options: Resolved
   readonly phase: Phase
   readonly writer: Writer
@@ -74,6 +76,7 @@ export const close = <A>(environment: {
     const refused = account.refused
     const lost = account.pending + account.inFlight
     accumulator.giveUp()
+    environment.meters.catchUp()
     phase.isClosed = true
     const log = (line: Effect.Effect<void>, count: number) =>
       count === 0 ? Effect.void : Effect.annotateLogs(line, { count })

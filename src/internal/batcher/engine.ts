@@ -123,6 +123,7 @@ const build = Effect.fnUntraced(function* <A>(
       flushing,
       intake,
       intakeLog,
+      meters,
       options,
       phase,
       writer

@@ -22,7 +22,7 @@ export interface Flushing {
   readonly one: (reason: Reason, atLeast?: number) => Effect.Effect<Settled | undefined>
   /** Refused rows whose pause is over. */
   readonly refused: Effect.Effect<Settled | undefined>
-  /** All that waits now, up to the first batch that fails. Waits for the notifications, too. */
+  /** All that waits now, up to the first batch that fails. Notifications go on in fibers of their own. */
   readonly all: (reason: Reason) => Effect.Effect<Sweep>
   /** `all`, shared by everybody who asks while one is under way: they get the next one. */
   readonly shared: Effect.Effect<Flushed>
@@ -84,41 +84,47 @@ export const make = Effect.fnUntraced(function* (environment: {
 
   const all = Effect.fnUntraced(function* (reason: Reason): Effect.fn.Return<Sweep> {
     foldQueued()
-    const resting = account.pending - accumulator.ready()
-    const apart = account.refused
+    const waiting = accumulator.ready()
     const underWay = writer.underWay()
-    const batches = Array.from({ length: Math.ceil(accumulator.ready() / options.maxBatchSize) })
-    let flushed: Flushed = { ...nothing, unchanged: resting, refused: apart }
+    const batches = Array.from({ length: Math.ceil(waiting / options.maxBatchSize) })
+    let settled = nothing
     let failure: Error | undefined
     let isOver = false
+    // Also what others write meanwhile, a flush at capacity for one: it may have taken some of these rows.
+    const note = (tally: Flushed): void => {
+      settled = sum(settled, tally)
+    }
+    writer.listeners.add(note)
     const next = Effect.suspend(() =>
       isOver
         ? Effect.void
-        : Effect.map(one(reason), (settled) => {
-            isOver ||= settled === undefined || settled.failure !== undefined
-            if (settled === undefined) return
-            failure ??= settled.failure
-            flushed = sum(flushed, settled.tally)
+        : Effect.map(one(reason), (written) => {
+            isOver ||= written === undefined || written.failure !== undefined
+            failure ??= written?.failure
           })
     )
     yield* Effect.forEach(batches, () => next, { concurrency: options.writeConcurrency, discard: true })
-    for (const tally of underWay) flushed = sum(flushed, yield* tally)
-    if (failure !== undefined) flushed = { ...flushed, unwritten: flushed.unwritten + accumulator.ready() }
-    yield* awaitAnnounced
-    return { flushed, failure }
+    yield* Effect.all(underWay, { discard: true })
+    if (failure === undefined && total(settled) < waiting)
+      yield* Effect.all(writer.underWay(), { discard: true })
+    writer.listeners.delete(note)
+    const unwritten = failure === undefined ? settled.unwritten : accumulator.ready()
+    return { flushed: { ...settled, ...apart(), unwritten }, failure }
   })
+
+  /** What waits on purpose: refused rows, and those that say what was last written. */
+  const apart = () => ({ refused: account.refused, unchanged: account.pending - accumulator.ready() })
 
   let attempt = Deferred.makeUnsafe<void>()
   const manual = Effect.suspend(() =>
     // The pause between two attempts holds, whoever asks.
-    health.isDown() ? Effect.andThen(Deferred.await(attempt), afterAttempt) : all("manual")
+    health.isDown() ? Effect.andThen(Deferred.await(attempt), afterAttempt) : allAndTold
   )
+  const allAndTold = Effect.tap(all("manual"), () => awaitAnnounced)
   const afterAttempt: Effect.Effect<Sweep> = Effect.suspend(() => {
-    if (!health.isDown()) return all("manual")
+    if (!health.isDown()) return allAndTold
     foldQueued()
-    const { pending, refused } = account
-    const resting = pending - accumulator.ready()
-    const flushed = { ...nothing, refused, unchanged: resting, unwritten: pending - resting }
+    const flushed = { ...nothing, ...apart(), unwritten: accumulator.ready() }
     return Effect.succeed({ flushed, failure: undefined })
   })
 
@@ -176,3 +182,5 @@ const sum = (a: Flushed, b: Flushed): Flushed => ({
   discarded: a.discarded + b.discarded,
   unwritten: a.unwritten + b.unwritten
 })
+
+const total = (tally: Flushed): number => Object.values(tally).reduce((rows, count) => rows + count, 0)

@@ -123,7 +123,7 @@ export const make = Effect.fnUntraced(function* <A>(options: {
     span: Tracer.AnySpan | undefined,
     latest: number
   ): number => {
-    const size = sizeOf(records)
+    const size = sizeOf(records) || 0
     account.offered += size
     if (isClosed) {
       account.dropped += size
@@ -148,9 +148,10 @@ export const make = Effect.fnUntraced(function* <A>(options: {
       const span = reference(callersSpan)
       const latest = at + options.maxAhead
       const isPlain = !isClosed && Array.isArray(records) && typeof group === "string"
-      const bytes = isPlain ? bytesOfAll(records, latest) : Number.NaN
-      if (!(bytes >= 0) || !isPlain) return takePart(group, records, span, latest)
-      const size = records.length
+      // An array may lie about its length: NaN would spread through the whole account.
+      const size = isPlain ? sizeOf(records) : Number.NaN
+      const bytes = size >= 0 ? bytesOfAll(records, latest) : Number.NaN
+      if (!(bytes >= 0)) return takePart(group, records, span, latest)
       if (size === 0) return 0
       account.offered += size
       return take({ group, records, bytes, at, span })
@@ -163,12 +164,12 @@ export const make = Effect.fnUntraced(function* <A>(options: {
   }
 })
 
-/** How many records something claims to hold. */
+/** How many records something claims to hold; NaN if that cannot be. */
 const sizeOf = (records: unknown): number => {
   try {
-    const size = Array.isArray(records) ? records.length : 0
-    return Number.isSafeInteger(size) && size > 0 ? size : 0
+    const size = Array.isArray(records) ? records.length : Number.NaN
+    return Number.isSafeInteger(size) && size >= 0 ? size : Number.NaN
   } catch {
-    return 0
+    return Number.NaN
   }
 }

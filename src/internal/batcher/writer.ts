@@ -45,6 +45,8 @@ export interface Writer {
   readonly write: (reason: Reason, atLeast?: number) => Effect.Effect<Settled | undefined>
   /** Tries refused rows again whose pause is over. */
   readonly retryRefused: Effect.Effect<Settled | undefined>
+  /** Are told what became of each batch; of refused rows that were tried again they are not. */
+  readonly listeners: Set<(tally: Flushed) => void>
   /** What becomes of the batches that are being written now. */
   readonly underWay: () => ReadonlyArray<Effect.Effect<Flushed>>
 }
@@ -72,6 +74,7 @@ export const make = <A>(environment: WriterEnvironment<A>): Writer => {
   const failedLog = throttledLog.make(clock)
   const sizeLog = throttledLog.make(clock)
   const underWay = new Set<Deferred.Deferred<Flushed>>()
+  const listeners = new Set<(tally: Flushed) => void>()
   const isLast = () => accumulator.ready() === 0 && underWay.size < 2
   let turn = 0
   let supersededBefore = 0
@@ -123,7 +126,7 @@ export const make = <A>(environment: WriterEnvironment<A>): Writer => {
       size: batch.records.length,
       groups: batch.groups,
       bytes: batch.bytes,
-      bytesOf: (position) => definition.accumulate.bytes(batch.records[position] as A),
+      bytesOf: (position) => attempt(() => definition.accumulate.bytes(batch.records[position] as A), 0),
       maxBytes: options.maxBatchBytes,
       turn,
       statementSize,
@@ -176,7 +179,9 @@ export const make = <A>(environment: WriterEnvironment<A>): Writer => {
     if (refused.length > 0 && batch.retried === undefined) {
       const rows = refused.slice(0, maxNamed).map(({ position, why }) => ({
         agent: printable(batch.groups[position]),
-        key: printable(definition.accumulate.key(batch.records[position] as A)),
+        key: printable(
+          attempt(() => definition.accumulate.key(batch.records[position] as A), "not a string")
+        ),
         why
       }))
       const message = (count: number) => `the store refused ${count} rows; they are tried again apart`
@@ -241,6 +246,7 @@ export const make = <A>(environment: WriterEnvironment<A>): Writer => {
               const tally = Exit.isSuccess(exit)
                 ? exit.value.tally
                 : tallyOf(batch, nothingWritten(size, new Error()))
+              if (batch.retried === undefined) for (const listener of listeners) listener(tally)
               Deferred.doneUnsafe(settled, Exit.succeed(tally))
             })
           )
@@ -254,6 +260,7 @@ export const make = <A>(environment: WriterEnvironment<A>): Writer => {
         accumulator.ready() >= atLeast ? accumulator.take(options.maxBatchSize) : undefined
       ),
     retryRefused: takeAndRun("scheduled", () => accumulator.takeRefused(options.maxBatchSize)),
+    listeners,
     underWay: () => Array.from(underWay, (settled) => Deferred.await(settled))
   }
 }
@@ -272,6 +279,15 @@ const notAnswered = (why: "deadline" | "interrupted", size: number, timeout: num
 
 const isFailure = (error: unknown): error is Failure =>
   typeof error === "object" && error !== null && "kind" in error && "error" in error
+
+/** What a user's function says of a record; a getter of the record may throw. */
+const attempt = <B>(ask: () => B, orElse: B): B => {
+  try {
+    return ask()
+  } catch {
+    return orElse
+  }
+}
 
 const pick = <B>(values: ReadonlyArray<B>, positions: ReadonlyArray<number>): ReadonlyArray<B> =>
   positions.map((position) => values[position] as B)

@@ -48,11 +48,11 @@ const bytesKnown = <A>(state: State<A>, group: Group<A>, record: A, likely: numb
   const key = state.keyOf(record)
   const refused = group.refused?.get(key)
   if (refused !== undefined) return refused.bytes
-  const position = group.positionOf(key, likely, (one) => state.keyOf(one))
+  const position = group.positionOf(key, likely, state.keyOf)
   if (position !== -1) return state.bytesOf(group.waiting?.records[position] as A)
   const elsewhere = Array.from(state.inFlight, (batch) => heldOf(batch, group.id)).flat()
   for (const held of [group.resting, group.woken, ...elsewhere]) {
-    const found = held === undefined ? -1 : scan(held.records, key, (one) => state.keyOf(one))
+    const found = held === undefined ? -1 : scan(held.records, key, state.keyOf)
     if (held !== undefined && found !== -1) return state.bytesOf(held.records[found] as A)
   }
   return undefined

@@ -140,7 +140,7 @@ export const merge = <A>(state: State<A>, group: Group<A>, incoming: Incoming<A>
   }
   for (const held of [group.resting, group.woken]) {
     if (held === undefined) continue
-    const position = scan(held.records, key, (one) => state.keyOf(one))
+    const position = scan(held.records, key, state.keyOf)
     if (position === -1) continue
     if (isOlderThan(held.records[position] as A)) {
       account.superseded += 1
@@ -157,7 +157,7 @@ export const merge = <A>(state: State<A>, group: Group<A>, incoming: Incoming<A>
   }
 
   const waiting = state.waitingOf(group, since)
-  const position = group.positionOf(key, likely, state.definition.key)
+  const position = group.positionOf(key, likely, state.keyOf)
   if (position === -1) {
     ownRecords(waiting).push(record)
     account.pending += 1

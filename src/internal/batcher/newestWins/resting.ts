@@ -14,13 +14,17 @@ export const takeRestingOut = <A>(state: State<A>, group: Group<A>, held: Held<A
   }
 }
 
-/** Sets apart those of a group's waiting records that say what was last written, until it is their time. */
-export const rest = <A>(state: State<A>, group: Group<A>): void => {
+/**
+ * Sets apart those of a group's waiting records that say what was last written,
+ * until it is their time. Answers whether any of the others says something new.
+ */
+export const rest = <A>(state: State<A>, group: Group<A>): boolean => {
   const { now, unchanged } = state.environment
   const { content, key } = state.definition
   const { waiting, written } = group
-  if (waiting === undefined || written === undefined || content === undefined) return
+  if (waiting === undefined || written === undefined || content === undefined) return true
   const before = now() - unchanged
+  let isNews = false
   const different: Array<A> = []
   const same: Array<A> = []
   try {
@@ -28,14 +32,15 @@ export const rest = <A>(state: State<A>, group: Group<A>): void => {
       const record = waiting.records[i] as A
       const name = key(record)
       const at = written.at(name, i)
-      const isSame = at !== undefined && at > before && written.isSame(name, i, content(record))
-      ;(isSame ? same : different).push(record)
+      const isSame = at !== undefined && written.isSame(name, i, content(record))
+      isNews ||= !isSame
+      ;(isSame && at > before ? same : different).push(record)
     }
   } catch {
     // A getter threw: what cannot be compared is written.
-    return
+    return true
   }
-  if (same.length === 0) return
+  if (same.length === 0) return isNews
   const bytes = different.length === 0 ? waiting.bytes : sumOf(same, state.bytesOf)
   addTo(state, group, "resting", { ...waiting, records: same, own: same, bytes, quiet: true })
   state.restingCount += same.length
@@ -43,6 +48,7 @@ export const rest = <A>(state: State<A>, group: Group<A>): void => {
   waiting.records = different
   waiting.own = different
   if (different.length === 0) group.waiting = undefined
+  return isNews
 }
 
 const addTo = <A>(state: State<A>, group: Group<A>, place: "resting" | "woken", held: Held<A>): void => {

@@ -69,7 +69,7 @@ const setApart = <A>(state: State<A>, batch: Batch<A>, record: A, held: Held<A>,
 const moveWaiting = <A>(state: State<A>, group: Group<A>, key: string): void => {
   const { account } = state.environment
   const { waiting } = group
-  const position = group.positionOf(key, 0, (one) => state.keyOf(one))
+  const position = group.positionOf(key, 0, state.keyOf)
   if (waiting === undefined || position === -1) return
   const [record] = ownRecords(waiting).splice(position, 1)
   group.forgetIndex()
@@ -90,6 +90,14 @@ const rememberWritten = <A>(state: State<A>, batch: Batch<A>, outcome: Outcome):
   const at = now()
   const elsewhere = new Set(notWritten(outcome))
   if (state.rememberedCount + batch.records.length > maxPending) forgetExpired(state, at - unchanged)
+  const saidBy = (record: A) => {
+    try {
+      return { content: content(record), time: time(record) }
+    } catch {
+      // A getter threw: what cannot be compared is not remembered.
+      return undefined
+    }
+  }
   let position = 0
   for (const held of batch.held) {
     const group = state.groups.getOrAdd(held.group)
@@ -97,7 +105,8 @@ const rememberWritten = <A>(state: State<A>, batch: Batch<A>, outcome: Outcome):
       const record = held.records[i] as A
       const key = state.keyOf(record)
       const isHeldByStore = !elsewhere.has(position++) && !batch.forgotten.has(group.id)
-      if (!isHeldByStore) {
+      const said = isHeldByStore ? saidBy(record) : undefined
+      if (said === undefined) {
         if (group.written?.delete(key)) state.rememberedCount -= 1
         continue
       }
@@ -107,8 +116,8 @@ const rememberWritten = <A>(state: State<A>, batch: Batch<A>, outcome: Outcome):
         state.rememberedCount += 1
       }
       // What the table says is as old as the record, which waited for an interval at most.
-      const collectedAt = Math.min(at, Math.max(time(record), at - interval))
-      group.written.set(key, i, content(record), collectedAt)
+      const collectedAt = Math.min(at, Math.max(said.time, at - interval))
+      group.written.set(key, i, said.content, collectedAt)
     }
   }
 }

@@ -65,7 +65,7 @@ export class State<A> {
     }
   }
 
-  keyOf(record: A): string {
+  readonly keyOf = (record: A): string => {
     try {
       return String(this.definition.key(record))
     } catch {

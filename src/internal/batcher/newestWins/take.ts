@@ -20,10 +20,10 @@ export const take = <A>(state: State<A>, max: number): Batch<A> | undefined => {
   while (size < max) {
     const group = state.groups.dequeue()
     if (group === undefined) break
-    if (group.written !== undefined) rest(state, group)
+    const isNews = group.written === undefined || rest(state, group)
     if (group.waiting === undefined) continue
     const taken = takeFrom(state, group, group.waiting, max - size)
-    held.push(taken)
+    held.push(isNews ? taken : { ...taken, quiet: true })
     size += taken.records.length
   }
   if (size === 0) return undefined
