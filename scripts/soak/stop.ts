@@ -38,8 +38,9 @@ const keys = Array.from({ length: 10 }, (_, i) => `key_${i}`)
 
 const agentIdOf = (agent: number): string => `00000000-0000-4000-9000-${agent.toString(16).padStart(12, "0")}`
 
-const startServer = async (databaseUrl: string) => {
-  const child = spawn(process.execPath, [main, "serve", "--port", "0", "--flush-interval", "300ms"], {
+/** Starts one on a free port; gives where it is, what it says, and its exit code in the end. */
+export const startServer = async (databaseUrl: string, args: ReadonlyArray<string>) => {
+  const child = spawn(process.execPath, [main, "serve", "--port", "0", ...args], {
     env: { ...process.env, DATABASE_URL: databaseUrl },
     stdio: ["ignore", "pipe", "inherit"]
   })
@@ -82,7 +83,7 @@ const report = async (url: string, agents: ReadonlyArray<string>, isStopping: ()
 }
 
 const runLoad = async ({ agentsPerClient, clients, databaseUrl, millis }: Options) => {
-  const { child, ended, lines, url } = await startServer(databaseUrl)
+  const { child, ended, lines, url } = await startServer(databaseUrl, ["--flush-interval", "300ms"])
   let isStopping = false
   const working = Array.from({ length: clients }, (_, client) =>
     report(

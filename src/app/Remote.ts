@@ -17,6 +17,7 @@ import type { AgentId } from "../AgentId.ts"
 import type { Metadata } from "../Metadata.ts"
 import * as Client from "./Client.ts"
 import { count } from "./DashboardLayout.ts"
+import * as Ending from "./Ending.ts"
 import * as Fleet from "./Fleet.ts"
 import { Screen } from "./Screen.ts"
 import * as UserError from "./UserError.ts"
@@ -175,7 +176,7 @@ export const run = Effect.fnUntraced(
     ])
     yield* Effect.uninterruptibleMask((restore) =>
       Effect.gen(function* () {
-        yield* Effect.exit(restore(working))
+        const worked = yield* Effect.exit(restore(working))
         yield* flush
         yield* screen.draw(progress(title, seconds(), tally))
         yield* screen.keep
@@ -185,12 +186,16 @@ export const run = Effect.fnUntraced(
           yield* Effect.sleep("500 millis")
           stale = yield* countStale(client, accepted)
         }
-        if (stale > 0) {
-          return yield* UserError.make(
-            `LOST: of ${count(stale)} agents the server does not show what it accepted last`
-          )
-        }
-        yield* screen.print(`checked ${count(accepted.size)} agents: the server shows what it accepted last`)
+        yield* Ending.after(
+          worked,
+          stale === 0
+            ? screen.print(`checked ${count(accepted.size)} agents: the server shows what it accepted last`)
+            : Effect.fail(
+                UserError.make(
+                  `LOST: of ${count(stale)} agents the server does not show what it accepted last`
+                )
+              )
+        )
       })
     )
   },

@@ -3,7 +3,6 @@
  *
  * @since 0.1.0
  */
-import * as Cause from "effect/Cause"
 import * as Console from "effect/Console"
 import * as Context from "effect/Context"
 import type * as CliError from "effect/cli/CliError"
@@ -25,6 +24,7 @@ import * as PgStore from "../PgStore.ts"
 import * as StatsBatcher from "../StatsBatcher.ts"
 import { count } from "./DashboardLayout.ts"
 import * as Database from "./Database.ts"
+import * as Ending from "./Ending.ts"
 import * as Flags from "./Flags.ts"
 import * as Fleet from "./Fleet.ts"
 import * as Screen from "./Screen.ts"
@@ -171,6 +171,11 @@ const greet = Effect.fnUntraced(function* (options: Options, keys: ReadonlyArray
   )
 })
 
+const verdict = (screen: Screen.Screen["Service"], lost: number): Effect.Effect<void, CliError.UserError> =>
+  lost === 0
+    ? screen.print("everything that was accepted is written")
+    : Effect.fail(UserError.make(`LOST: ${count(lost)} records were accepted and not written`))
+
 const run = Effect.fnUntraced(function* (
   options: Options,
   keys: ReadonlyArray<Redacted.Redacted>,
@@ -210,12 +215,7 @@ const run = Effect.fnUntraced(function* (
       const worked = yield* Effect.exit(restore(working))
       yield* screen.print("stopping: writing what is left (Ctrl-C again to quit at once)")
       yield* Scope.close(scope, Exit.void)
-      const records = losses.records()
-      if (records > 0)
-        return yield* UserError.make(`LOST: ${count(records)} records were accepted and not written`)
-      yield* screen.print("everything that was accepted is written")
-      // Being interrupted by a signal is how it is meant to end.
-      if (Exit.isFailure(worked) && !Cause.hasInterruptsOnly(worked.cause)) yield* worked
+      yield* Ending.after(worked, verdict(screen, losses.records()))
     })
   )
 })

@@ -5,7 +5,6 @@
  * @since 0.1.0
  */
 import * as PgClient from "@effect/sql-pg/PgClient"
-import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import * as Command from "effect/cli/Command"
 import type * as Flag from "effect/cli/Flag"
@@ -28,6 +27,7 @@ import * as Dashboard from "./Dashboard.ts"
 import { count } from "./DashboardLayout.ts"
 import * as Database from "./Database.ts"
 import { EmbeddedPostgres } from "./EmbeddedPostgres.ts"
+import * as Ending from "./Ending.ts"
 import * as Flags from "./Flags.ts"
 import * as Fleet from "./Fleet.ts"
 import * as MetricsServer from "./MetricsServer.ts"
@@ -147,9 +147,10 @@ const run = Effect.fnUntraced(function* (options: Options) {
       yield* screen.keep
       const memory = outage?.memory()
       if (memory !== undefined) yield* screen.print(memory)
-      yield* Verdict.pronounce(fleet, yield* metadata.accounting, yield* stats.accounting)
-      // Being interrupted by a signal is how it is meant to end.
-      if (Exit.isFailure(worked) && !Cause.hasInterruptsOnly(worked.cause)) yield* worked
+      yield* Ending.after(
+        worked,
+        Verdict.pronounce(fleet, yield* metadata.accounting, yield* stats.accounting)
+      )
     })
   )
 })

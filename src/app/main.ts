@@ -23,11 +23,11 @@ for (const signal of ["SIGINT", "SIGTERM"] as const) {
   })
 }
 
-// Ending by a signal is no failure; having lost something is. The process ends
+// Ending by a signal is no failure; having lost something is, and has set the code. The process ends
 // here, whatever still holds a timer: an exporter that retries, for one.
 const teardown: Runtime.Teardown = (exit) =>
   Runtime.defaultTeardown(exit, (code) =>
-    process.exit(Exit.isFailure(exit) && Cause.hasInterruptsOnly(exit.cause) ? 0 : code)
+    process.exit(Exit.isFailure(exit) && Cause.hasInterruptsOnly(exit.cause) ? process.exitCode : code)
   )
 
 Command.make("effect-metadata-batcher").pipe(

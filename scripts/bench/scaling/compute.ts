@@ -75,22 +75,19 @@ const need = (agents: number, withUnchanged: boolean) => {
     serverCores,
     wal,
     notifications,
+    ofNotify: notifications / notifyLimit,
     delivered: notifications * replicas,
     metadataTable: agents * factsPerAgent * metadata.table,
     metadataIndexes: agents * factsPerAgent * metadata.indexes,
     statsBytes: statsRows * statsKept * (stats.table + stats.indexes),
-    databases: Math.max(
-      Math.ceil(serverCores / (assumed.cores * busy)),
-      Math.ceil(wal / assumed.walLimit),
-      Math.ceil(notifications / (notifyLimit * busy))
-    )
+    databases: Math.max(Math.ceil(serverCores / (assumed.cores * busy)), Math.ceil(wal / assumed.walLimit))
   }
 }
 
 type Need = ReturnType<typeof need>
 
 const figure = (value: number): string =>
-  value >= 10 ? Math.round(value).toLocaleString("en-US") : value.toPrecision(2)
+  value >= 10 || Number.isInteger(value) ? Math.round(value).toLocaleString("en-US") : value.toPrecision(2)
 
 const bytes = (value: number): string => {
   const units = ["B", "KB", "MB", "GB", "TB"]
@@ -115,14 +112,19 @@ const lines: ReadonlyArray<readonly [what: string, of: (need: Need) => string, f
   ],
   ["write-ahead log per second", ({ wal }) => bytes(wal), "R × w + S × w′"],
   ["notifications per second", ({ notifications }) => figure(notifications), "R ÷ 500"],
-  ["their deliveries per second", ({ delivered }) => figure(delivered), "notifications × replicas"],
+  [
+    "over what `NOTIFY` takes here",
+    ({ ofNotify }) => figure(ofNotify),
+    "notifications ÷ n; from about 0.5 on: Redis"
+  ],
+  ["deliveries per second", ({ delivered }) => figure(delivered), "notifications × replicas"],
   ["metadata: table", ({ metadataTable }) => bytes(metadataTable), "agents × facts × m"],
   ["metadata: index", ({ metadataIndexes }) => bytes(metadataIndexes), "agents × facts × m′"],
   ["statistics of a day, with indexes", ({ statsBytes }) => bytes(statsBytes), "S × 86,400 × (d + d′)"],
   [
     "database servers",
     ({ databases }) => figure(databases),
-    "the largest of: processors ÷ (32 × b), log ÷ 200 MB, notifications ÷ (n × b), each rounded up"
+    "the larger of processors ÷ (32 × b) and log ÷ 200 MB, rounded up"
   ]
 ]
 
