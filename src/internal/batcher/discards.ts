@@ -60,6 +60,8 @@ export const make = <A>(
       Latch.openUnsafe(some)
     },
     run: some.await.pipe(
+      // An opened latch runs who waits for it at once, which may be on the stack of whoever adds.
+      Effect.andThen(Effect.yieldNow),
       Effect.andThen(handOn(timeout)),
       Effect.andThen(
         Effect.sync(() => {

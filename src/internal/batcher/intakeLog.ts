@@ -80,7 +80,8 @@ export const make = Effect.fnUntraced(function* (environment: {
         note("dated", count, group)
       }
     },
-    run: Effect.forever(Effect.andThen(some.await, say)),
+    // An opened latch runs who waits for it at once; no logger may run on the stack of whoever adds.
+    run: some.await.pipe(Effect.andThen(Effect.yieldNow), Effect.andThen(say), Effect.forever),
     last: say
   }
 })
