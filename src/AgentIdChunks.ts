@@ -25,6 +25,7 @@
  *
  * @since 0.1.0
  */
+
 import * as Base64 from "effect/encoding/Base64"
 import * as Hex from "effect/encoding/Hex"
 import * as Result from "effect/Result"

@@ -9,6 +9,7 @@ import * as Migrator from "effect/sql/Migrator"
 import * as SqlClient from "effect/sql/SqlClient"
 import type { SqlError } from "effect/sql/SqlError"
 import { defaultMigrationsTable, quote, tablesOf } from "./internal/postgres/names.ts"
+import * as Partitions from "./internal/postgres/partitions.ts"
 
 /**
  * @category models
@@ -24,6 +25,16 @@ export interface Options {
    * that is a good bargain. It is decided when the table is made.
    */
   readonly unlogged?: boolean | undefined
+  /**
+   * Partition the statistics table by `created_at`, a partition a day. Default
+   * `false`.
+   *
+   * Old statistics then go by dropping partitions, which takes milliseconds
+   * however many rows there are. `PgRetention` does that and makes the next ones:
+   * without it they run out after three days, and rows go to a partition that
+   * takes the rest. It is decided when the table is made.
+   */
+  readonly partitioned?: boolean | undefined
   /**
    * A schema of their own for the tables, whose names are then taken as they
    * are, dots included. It is made if it is not there. So several tenants live in
@@ -57,12 +68,13 @@ CREATE ${unlogged ? "UNLOGGED" : ""} TABLE ${tables.metadata} (
 ) WITH (fillfactor = 90)`)
   )
 
-const createStats = (tables: Tables) =>
+const createStats = (tables: Tables, partitioned: boolean) =>
   Effect.gen(function* () {
     const sql = yield* SqlClient.SqlClient
+    // A unique key of a partitioned table has to hold what it is partitioned by.
     yield* sql.unsafe(`
 CREATE TABLE ${tables.stats} (
-  id uuid PRIMARY KEY,
+  id uuid NOT NULL,
   created_at timestamptz NOT NULL,
   user_id uuid NOT NULL,
   agent_id uuid NOT NULL,
@@ -78,10 +90,12 @@ CREATE TABLE ${tables.stats} (
   session_count_jetbrains bigint NOT NULL DEFAULT 0,
   session_count_reconnecting_pty bigint NOT NULL DEFAULT 0,
   session_count_ssh bigint NOT NULL DEFAULT 0,
-  connection_median_latency_ms double precision NOT NULL DEFAULT -1
-)`)
+  connection_median_latency_ms double precision NOT NULL DEFAULT -1,
+  PRIMARY KEY (${partitioned ? "id, created_at" : "id"})
+) ${partitioned ? "PARTITION BY RANGE (created_at)" : ""}`)
     yield* sql.unsafe(`CREATE INDEX ON ${tables.stats} (created_at)`)
     yield* sql.unsafe(`CREATE INDEX ON ${tables.stats} (agent_id, created_at DESC)`)
+    if (partitioned) yield* Partitions.makeFirst(sql, tables.stats)
   })
 
 // Rows are updated in place over and over. With half of each page left free, the
@@ -102,10 +116,14 @@ const migrate = Migrator.make({})
  * recorded in `effect_metadata_batcher_migrations`. Processes that start at the
  * same time may all run it: one applies the migrations, the others wait for it.
  *
+ * It runs in a transaction. Through a pooler that does not keep prepared
+ * statements (PgBouncer before 1.21) it needs `prepare: false` on the `PgClient`.
+ *
  * **Example** (Two tenants in one database)
  *
  * ```ts
- * import { PgMigrations, PgStore } from "effect-metadata-batcher"
+ * import * as PgMigrations from "effect-metadata-batcher/PgMigrations"
+ * import * as PgStore from "effect-metadata-batcher/PgStore"
  * import * as Layer from "effect/Layer"
  *
  * const tenant = (schema: string) =>
@@ -136,7 +154,7 @@ export const run = (
         table: options?.migrationsTable ?? defaultMigrationsTable,
         loader: Migrator.fromRecord({
           "0001_workspace_agent_metadata": Effect.asVoid(createMetadata(tables, options?.unlogged ?? false)),
-          "0002_workspace_agent_stats": createStats(tables),
+          "0002_workspace_agent_stats": createStats(tables, options?.partitioned ?? false),
           "0003_workspace_agent_metadata_fillfactor": Effect.asVoid(leaveRoom(tables))
         })
       })

@@ -55,8 +55,19 @@ export interface Options {
 }
 
 /**
- * Makes a `Store` of the `PgClient` in context. Its statements run outside of
- * any transaction, on connections of the pool.
+ * Makes a `Store` of the `PgClient` in context.
+ *
+ * **Details**
+ *
+ * Its statements run on connections of the pool, each by itself: they take no
+ * part in a transaction of the caller, which has to leave a connection for them,
+ * and none of them opens one. So a pooler
+ * may lend its connections statement by statement. One that does not keep
+ * prepared statements, as PgBouncer before 1.21, costs a second round trip now
+ * and then; `prepare: false` on the `PgClient` spares it.
+ *
+ * What it fails with, and its spans, hold no value of a row: of what PostgreSQL
+ * says only the SQLSTATE and the names of constraint, table and column are kept.
  *
  * If the server is older than PostgreSQL 14, lacks a table, or has tables of a
  * newer version of this library, a warning says so: at once, or when the server
@@ -94,13 +105,13 @@ export const make = Effect.fnUntraced(function* (
  * **Example** (Writing to PostgreSQL)
  *
  * ```ts
- * import { PgStore } from "effect-metadata-batcher"
+ * import * as PgStore from "effect-metadata-batcher/PgStore"
  * import * as PgClient from "@effect/sql-pg/PgClient"
  * import * as Layer from "effect/Layer"
  * import * as Redacted from "effect/Redacted"
  *
  * const StoreLive = PgStore.layer().pipe(
- *   Layer.provide(PgClient.layer({ url: Redacted.make("postgres://localhost/app") }))
+ *   Layer.provide(PgClient.layer({ url: Redacted.make("postgres://app@localhost/app") }))
  * )
  * ```
  *

@@ -12,6 +12,9 @@ import { captureLogs } from "./support/Fakes.ts"
 import * as Postgres from "./support/Postgres.ts"
 import * as TcpSwitch from "./support/TcpSwitch.ts"
 
+/** The socket of a server that listens nowhere else. */
+const socketOf = ({ host = "", port = 5432 }: PgClient.PgPoolConfig) => ({ path: `${host}/.s.PGSQL.${port}` })
+
 const time = 1_700_000_000_000
 
 describe("After a failover", () => {
@@ -28,8 +31,13 @@ describe("After a failover", () => {
       for (const sql of [onOld, onNext]) {
         yield* Effect.provideService(PgMigrations.run(), SqlClient.SqlClient, sql)
       }
-      const proxy = yield* TcpSwitch.make(old.config)
-      const client = yield* clientOf(old, { ...proxy.config, minConnections: 4, maxConnections: 4 })
+      const proxy = yield* TcpSwitch.make({ target: socketOf(old.config) })
+      const client = yield* clientOf(old, {
+        host: "127.0.0.1",
+        port: proxy.port,
+        minConnections: 4,
+        maxConnections: 4
+      })
       const store = yield* Effect.provideService(PgStore.make(), PgClient.PgClient, client)
       const agentId = makeAgentId()
       const write = (key: number) =>
@@ -39,7 +47,7 @@ describe("After a failover", () => {
 
       yield* onOld`ALTER SYSTEM SET default_transaction_read_only = on`
       yield* onOld`SELECT pg_reload_conf()`
-      yield* proxy.point(next.config)
+      yield* proxy.pointTo(socketOf(next.config))
       yield* Effect.sleep("200 millis")
 
       const rounds = yield* Effect.forEach(
@@ -100,6 +108,32 @@ layer(Postgres.layerServer, { excludeTestServices: true, timeout: "30 seconds" }
       assert.deepStrictEqual(yield* saidOf("newer", migrate), [
         "PgStore: the database is not as it should be: the tables were made by a newer version, migration 99 instead of 3"
       ])
+    })
+  )
+
+  it.effect("that does not answer when the store is built is looked at as soon as it does", () =>
+    Effect.gen(function* () {
+      const { config } = yield* EmbeddedPostgres.EmbeddedPostgres
+      const proxy = yield* TcpSwitch.make({ target: socketOf(config) })
+      const [lines, logging] = captureLogs()
+      yield* proxy.silence
+      const sql = yield* Postgres.makeClient({
+        host: "127.0.0.1",
+        port: proxy.port,
+        connectTimeout: "3 seconds"
+      })
+      const store = yield* PgStore.make().pipe(
+        Effect.provideService(PgClient.PgClient, sql),
+        Effect.provide(logging)
+      )
+      assert.deepStrictEqual(lines, [])
+      yield* proxy.pointTo(socketOf(config))
+      // The connection that was being made may have to fail first.
+      yield* Effect.flip(store.agents({ limit: 1 })).pipe(
+        Effect.repeat({ until: ({ message }) => message.includes("SQLSTATE") }),
+        Effect.provide(logging)
+      )
+      assert.strictEqual(lines.length, 1)
     })
   )
 

@@ -6,6 +6,7 @@ import * as Yaml from "effect/encoding/Yaml"
 import * as Metric from "effect/Metric"
 import * as PrometheusMetrics from "effect/observability/PrometheusMetrics"
 import * as Schema from "effect/Schema"
+import * as Meters from "../src/internal/pubsub/meters.ts"
 import * as MetadataBatcher from "../src/MetadataBatcher.ts"
 import * as Pubsub from "../src/Pubsub.ts"
 import * as StatsBatcher from "../src/StatsBatcher.ts"
@@ -28,6 +29,8 @@ const exported: Effect.Effect<Exported> = Effect.gen(function* () {
     yield* stats.add(makeStats({ agentId: agentIdOf(1) }))
     yield* metadata.flush
     yield* stats.flush
+    const pubsub = yield* Meters.make("agentapi")
+    pubsub.delivered(0.001)
     return yield* PrometheusMetrics.format()
   }).pipe(
     Effect.scoped,
@@ -136,11 +139,14 @@ describe("the dashboard", () => {
             }
           }
         }
+        const shared = "agentapi_pubsub_"
         const all = new Set(
-          [...series.keys()].filter((name) => name.startsWith(`agentapi_${kind}_`)).map(baseOf)
+          [...series.keys()]
+            .filter((name) => name.startsWith(`agentapi_${kind}_`) || name.startsWith(shared))
+            .map(baseOf)
         )
         assert.deepStrictEqual([...shown].sort(), [...all].sort())
-        assert.strictEqual(shown.size, 14)
+        assert.strictEqual(shown.size, 14 + 8)
       })
     )
   }
@@ -210,7 +216,7 @@ describe("the alert rules", () => {
     })
   )
 
-  it.effect("tell of every way in which rows get lost or late", () =>
+  it.effect("tell of every way in which rows and notifications get lost or late", () =>
     Effect.gen(function* () {
       const series = yield* exported
       const watched = (group: number) =>
@@ -233,6 +239,16 @@ describe("the alert rules", () => {
       assert.sameMembers(
         [...watched(1)],
         worrying.map((name) => `agentapi_stats_${name}`)
+      )
+      assert.sameMembers(
+        [...watched(2)],
+        [
+          "connected",
+          "reconnects_total",
+          "resyncs_total",
+          "delivery_latency_seconds_sum",
+          "delivery_latency_seconds_count"
+        ].map((name) => `agentapi_pubsub_${name}`)
       )
     })
   )

@@ -142,6 +142,26 @@ layer(Postgres.layer, { excludeTestServices: true, timeout: "30 seconds" })(
       })
     )
 
+    it.effect("does not count a row that is there already, though its parent is missing", () =>
+      Effect.gen(function* () {
+        const sql = yield* PgClient.PgClient
+        yield* sql`CREATE TABLE late_agents (id uuid PRIMARY KEY)`
+        const metadataTable = yield* makeTable("CHECK (true)")
+        const store = yield* PgStore.make({ metadataTable })
+        const [held, orphan] = [makeAgentId(), makeAgentId()]
+        yield* store.batchUpdateMetadata(batchOf([[held, "cpu", "", time]]))
+        yield* sql.unsafe(`ALTER TABLE ${metadataTable}
+        ADD FOREIGN KEY (workspace_agent_id) REFERENCES late_agents (id) NOT VALID`)
+        const result = yield* store.batchUpdateMetadata(
+          batchOf([
+            [held, "cpu", "", time + 1],
+            [orphan, "cpu", "", time + 1]
+          ])
+        )
+        assert.deepStrictEqual([result.changed, result.refused.map(({ position }) => position)], [1, [1]])
+      })
+    )
+
     it.effect("are judged by what the table is now, not by what it was", () =>
       Effect.gen(function* () {
         const sql = yield* PgClient.PgClient
@@ -227,6 +247,109 @@ layer(Postgres.layer, { excludeTestServices: true, timeout: "30 seconds" })(
       })
     )
 
+    it.effect(
+      "a row that row-level security refuses is the row's fault, and a grant that is missing nobody's",
+      () =>
+        Effect.gen(function* () {
+          const sql = yield* PgClient.PgClient
+          const metadataTable = yield* makeTable("CHECK (true)")
+          yield* sql.unsafe(`ALTER TABLE ${metadataTable} ENABLE ROW LEVEL SECURITY`)
+          yield* sql.unsafe(`CREATE POLICY good ON ${metadataTable} USING (true) WITH CHECK (value <> 'bad')`)
+          yield* sql`CREATE ROLE secured LOGIN`
+          yield* sql.unsafe(`GRANT ALL ON ${metadataTable} TO secured`)
+          const client = yield* Postgres.makeClient({ username: "secured" })
+          const store = yield* Effect.provideService(
+            PgStore.make({ metadataTable }),
+            PgClient.PgClient,
+            client
+          )
+          const write = (bad: ReadonlyArray<number>) =>
+            tagOf(store.batchUpdateMetadata(batchWith(makeAgentId(), bad)))
+          assert.strictEqual(yield* write([7]), "Rejected")
+          assert.strictEqual(yield* write([]), "written")
+          yield* sql.unsafe(`REVOKE INSERT ON ${metadataTable} FROM secured`)
+          assert.strictEqual(yield* write([]), "Unavailable")
+        })
+    )
+
+    it.effect("a constraint that is checked at the end of the transaction names its rows as well", () =>
+      Effect.gen(function* () {
+        const sql = yield* PgClient.PgClient
+        yield* sql`CREATE TABLE deferred_agents (id uuid PRIMARY KEY)`
+        const metadataTable = yield* makeTable(
+          "FOREIGN KEY (workspace_agent_id) REFERENCES deferred_agents DEFERRABLE INITIALLY DEFERRED"
+        )
+        const store = yield* PgStore.make({ metadataTable })
+        const [known, unknown] = [makeAgentId(), makeAgentId()]
+        yield* sql`INSERT INTO deferred_agents VALUES (${known})`
+        const result = yield* store.batchUpdateMetadata(
+          batchOf([
+            [unknown, "of no agent", "", time],
+            [known, "cpu", "", time]
+          ])
+        )
+        assert.deepStrictEqual([result.changed, result.refused.map(({ position }) => position)], [1, [0]])
+      })
+    )
+
+    it.effect("a parent that may not be read is not asked: Rejected", () =>
+      Effect.gen(function* () {
+        const sql = yield* PgClient.PgClient
+        yield* sql`CREATE TABLE hidden_agents (id uuid PRIMARY KEY)`
+        const known = makeAgentId()
+        yield* sql`INSERT INTO hidden_agents VALUES (${known})`
+        const metadataTable = yield* makeTable("FOREIGN KEY (workspace_agent_id) REFERENCES hidden_agents")
+        yield* sql`CREATE ROLE restricted LOGIN`
+        yield* sql.unsafe(`GRANT ALL ON ${metadataTable} TO restricted`)
+        const client = yield* Postgres.makeClient({ username: "restricted" })
+        const store = yield* Effect.provideService(PgStore.make({ metadataTable }), PgClient.PgClient, client)
+        const write = (...agentIds: ReadonlyArray<AgentId>) =>
+          tagOf(store.batchUpdateMetadata(batchOf(agentIds.map((agentId) => [agentId, "cpu", "", time]))))
+        assert.strictEqual(yield* write(known, makeAgentId()), "Rejected")
+        assert.strictEqual(yield* write(known), "written")
+      })
+    )
+
+    it.effect("are named to each of several writers, and newer facts are never replaced on the way", () =>
+      Effect.gen(function* () {
+        const metadataTable = yield* makeTable("CHECK (value <> 'bad')")
+        const client = yield* Postgres.makeClient({ maxConnections: 4 })
+        const store = yield* Effect.provideService(PgStore.make({ metadataTable }), PgClient.PgClient, client)
+        const agentId = makeAgentId()
+        yield* Effect.forEach(
+          Array.from({ length: 40 }, (_, round) => round),
+          Effect.fnUntraced(function* (round) {
+            const batch = batchWith(agentId, [round], time + round)
+            const result = yield* store.batchUpdateMetadata(batch)
+            assert.deepStrictEqual(keysRefused(batch, result), [round])
+            assert.strictEqual(result.changed + result.superseded.length, 99)
+          }),
+          { concurrency: 8 }
+        )
+        const facts = yield* factsOf(store, agentId)
+        for (let key = 0; key < 100; key++) {
+          assert.strictEqual(facts[`key ${key}`]?.[2], key === 39 ? time + 38 : time + 39)
+        }
+      })
+    )
+
+    it.effect.each([false, true])(
+      "of two facts that are of one row the newer is kept; swapped: %s",
+      (swapped) =>
+        Effect.gen(function* () {
+          const upsert = yield* PgStore.make()
+          const store = yield* PgStore.make({ onlyExisting: true })
+          const agentId = makeAgentId()
+          yield* upsert.batchUpdateMetadata(batchOf([[agentId, "\ufffd", "first", time]]))
+          // PostgreSQL keeps either lone surrogate as U+FFFD.
+          const older = [agentId, "\ud800", "older", time + 1] as const
+          const newer = [agentId, "\ud801", "newer", time + 2] as const
+          const result = yield* store.batchUpdateMetadata(batchOf(swapped ? [newer, older] : [older, newer]))
+          assert.deepStrictEqual([result.changed, result.superseded], [1, [swapped ? 1 : 0]])
+          assert.deepStrictEqual((yield* factsOf(store, agentId))["\ufffd"]?.[0], "newer")
+        })
+    )
+
     it.effect("a row that a trigger mends is not refused for what it was", () =>
       Effect.gen(function* () {
         const sql = yield* PgClient.PgClient
@@ -238,7 +361,8 @@ layer(Postgres.layer, { excludeTestServices: true, timeout: "30 seconds" })(
         const agentId = makeAgentId()
         const worse = batchOf([
           [agentId, "a", "bad", time],
-          [agentId, "b", "worse", time]
+          [agentId, "b", "worse", time],
+          [agentId, "c", "good", time]
         ])
         assert.strictEqual(yield* tagOf(store.batchUpdateMetadata(worse)), "Rejected")
         assert.strictEqual(yield* tagOf(store.batchUpdateMetadata(batchWith(agentId, [1]))), "written")

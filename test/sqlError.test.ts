@@ -8,7 +8,7 @@ import * as Redacted from "effect/Redacted"
 import * as Schedule from "effect/Schedule"
 import * as SqlError from "effect/sql/SqlError"
 import * as EmbeddedPostgres from "../src/app/EmbeddedPostgres.ts"
-import { classify } from "../src/internal/postgres/sqlError.ts"
+import { classify, judge, withoutValues } from "../src/internal/postgres/sqlError.ts"
 import * as PgStore from "../src/PgStore.ts"
 import { batchOf, factsOf, makeAgentId } from "./conformance/StoreSuite.ts"
 import * as Postgres from "./support/Postgres.ts"
@@ -109,6 +109,46 @@ describe("classify", () => {
       'the store rejected the batch: SQLSTATE 23514, constraint "cpu_is_number", table "facts"'
     )
     assert.notInclude(JSON.stringify(reason), "secret")
+  })
+})
+
+describe("judge", () => {
+  const verdictOf = (reason: SqlError.SqlErrorReason): string => {
+    const verdict = judge(withoutValues(new SqlError.SqlError({ reason })))
+    if (verdict._tag === "Decided") return verdict.error.reason._tag
+    return verdict.isLost ? "ask: the connection was lost" : "ask"
+  }
+
+  it.each([
+    ["23514", "ERROR", "Rejected"],
+    ["22P02", "ERROR", "Rejected"],
+    ["P0001", "ERROR", "Rejected"],
+    ["57014", "ERROR", "Canceled"],
+    // A trigger may raise any of these, so the table has to be asked.
+    ["25006", "ERROR", "ask"],
+    ["42P01", "ERROR", "ask"],
+    ["42501", "ERROR", "ask"],
+    ["53100", "ERROR", "ask"],
+    ["55P03", "ERROR", "ask"],
+    ["XX001", "ERROR", "ask"],
+    // No trigger ends a session with these words.
+    ["57P01", "FATAL", "ask: the connection was lost"],
+    ["XX000", "PANIC", "ask: the connection was lost"]
+  ])("%s as %s: %s", (sqlState, severity, verdict) => {
+    assert.strictEqual(verdictOf(new SqlError.UnknownError(serverError(sqlState, severity))), verdict)
+  })
+
+  it("whoever got no connection has met an outage, whatever was said", () => {
+    const operation = "connect"
+    assert.strictEqual(
+      verdictOf(new SqlError.UnknownError({ ...serverError("53300", "FATAL"), operation })),
+      "Unavailable"
+    )
+  })
+
+  it("a statement that is too large for the protocol is Canceled: a smaller one is not", () => {
+    const cause = new PgProtocol.EncodeError({ message: "Too large" })
+    assert.strictEqual(verdictOf(new SqlError.UnknownError({ cause })), "Canceled")
   })
 })
 

@@ -1,60 +1,68 @@
 /**
- * An address behind which servers change, as behind a proxy or a DNS name at a
- * failover: connections that are open stay where they are, new ones go to the
- * server that was named last.
+ * A TCP proxy that a test points to one server, then to another, as a failover
+ * does. It carries bytes and knows no protocol.
  */
-import * as FileSystem from "node:fs/promises"
 import * as Net from "node:net"
-import * as Os from "node:os"
-import * as Path from "node:path"
-import type * as PgClient from "@effect/sql-pg/PgClient"
 import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
 
-const socketOf = (config: PgClient.PgPoolConfig): string =>
-  Path.join(config.host ?? "", `.s.PGSQL.${config.port ?? 5432}`)
+/** Where connections go: a port, or a Unix socket. */
+export type Target = { readonly host: string; readonly port: number } | { readonly path: string }
 
-export const make = Effect.fnUntraced(function* (first: PgClient.PgPoolConfig) {
-  let target = socketOf(first)
-  const directory = yield* Effect.acquireRelease(
-    Effect.promise(() => FileSystem.mkdtemp(Path.join(Os.tmpdir(), "switch-"))),
-    (directory) => Effect.promise(() => FileSystem.rm(directory, { recursive: true, force: true }))
-  )
-  const sockets = new Set<Net.Socket>()
-  const relay = (client: Net.Socket) => {
-    const server = Net.connect(target)
-    client.pipe(server)
-    server.pipe(client)
-    for (const [socket, other] of [
-      [client, server],
-      [server, client]
-    ] as const) {
-      sockets.add(socket)
-      socket.on("error", () => {})
-      socket.on("close", () => {
-        sockets.delete(socket)
-        other.destroy()
-      })
+export interface TcpSwitch {
+  /** Listens on 127.0.0.1. */
+  readonly port: number
+  /** Where new connections go; those that are open stay where they are. */
+  readonly pointTo: (target: Target) => Effect.Effect<void>
+  /** Takes new connections and never answers. */
+  readonly silence: Effect.Effect<void>
+  /** Cuts every open connection, as a proxy does that lost its server. */
+  readonly cut: Effect.Effect<void>
+  /** Connections open now. */
+  readonly connections: Effect.Effect<number>
+}
+
+export const make = (options: { readonly target: Target }): Effect.Effect<TcpSwitch, never, Scope.Scope> =>
+  Effect.gen(function* () {
+    let target: Target | undefined = options.target
+    const clients = new Set<Net.Socket>()
+    const server = Net.createServer((client) => {
+      clients.add(client)
+      if (target === undefined) {
+        const forget = () => clients.delete(client)
+        client.on("error", forget).on("close", forget)
+        return
+      }
+      const upstream = Net.connect(target)
+      const close = () => {
+        client.destroy()
+        upstream.destroy()
+        clients.delete(client)
+      }
+      for (const socket of [client, upstream]) socket.on("error", close).on("close", close)
+      client.pipe(upstream).pipe(client)
+    })
+    const cut = Effect.sync(() => {
+      for (const client of clients) client.destroy()
+    })
+    yield* Effect.acquireRelease(
+      Effect.promise(() => new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve))),
+      () =>
+        Effect.andThen(
+          cut,
+          Effect.promise(() => new Promise((resolve) => server.close(resolve)))
+        )
+    )
+    return {
+      port: (server.address() as Net.AddressInfo).port,
+      pointTo: (next) =>
+        Effect.sync(() => {
+          target = next
+        }),
+      silence: Effect.sync(() => {
+        target = undefined
+      }),
+      cut,
+      connections: Effect.sync(() => clients.size)
     }
-  }
-  yield* Effect.acquireRelease(
-    Effect.callback<Net.Server>((resume) => {
-      const server = Net.createServer(relay).listen(socketOf({ ...first, host: directory }), () =>
-        resume(Effect.succeed(server))
-      )
-    }),
-    (server) =>
-      Effect.sync(() => {
-        server.close()
-        for (const socket of sockets) socket.destroy()
-      })
-  )
-  return {
-    /** How to connect to whatever server is behind the switch. */
-    config: { ...first, host: directory },
-    /** Sends new connections to this server. */
-    point: (config: PgClient.PgPoolConfig) =>
-      Effect.sync(() => {
-        target = socketOf(config)
-      })
-  }
-})
+  })

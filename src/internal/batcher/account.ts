@@ -21,9 +21,9 @@ export class Account implements Accounting {
   /** Bytes of what is queued, pending, in flight and refused. */
   bytes = 0
 
-  /** Records that may still have to be kept: none of them is settled. */
-  get unsettled(): number {
-    return this.queued + this.pending + this.inFlight + this.refused
+  /** Records that `maxPending` bounds. What is in a write comes on top: it is a batch or a few. */
+  get waiting(): number {
+    return this.queued + this.pending + this.refused
   }
 
   snapshot(): Accounting {

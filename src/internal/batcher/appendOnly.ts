@@ -38,7 +38,7 @@ export class AppendOnlyAccumulator<A> implements Accumulator<A> {
     const { account, maxPending, maxPendingBytes } = this.environment
     const size = report.records.length
     const hasRoom = () =>
-      account.pending + account.inFlight + account.refused + size <= maxPending &&
+      account.pending + account.refused + size <= maxPending &&
       account.bytes + report.bytes <= maxPendingBytes
     while (!hasRoom()) if (!this.evictOldest()) return 0
     account.bytes += report.bytes

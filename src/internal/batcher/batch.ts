@@ -65,6 +65,18 @@ export const makeBatch = <A>(
   return { held, records, groups, bytes, retried, forgotten: new Set() }
 }
 
+const byGroup = new WeakMap<object, ReadonlyMap<string, ReadonlyArray<Held<unknown>>>>()
+
+/** What a batch holds of a group. */
+export const heldOf = <A>(batch: Batch<A>, group: string): ReadonlyArray<Held<A>> => {
+  let index = byGroup.get(batch)
+  if (index === undefined) {
+    index = Map.groupBy(batch.held, (held) => held.group)
+    byGroup.set(batch, index)
+  }
+  return (index.get(group) ?? none) as ReadonlyArray<Held<A>>
+}
+
 /** The held of each of these positions, which ascend. */
 export const eachHeld = <A>(
   batch: Batch<A>,

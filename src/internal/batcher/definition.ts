@@ -1,7 +1,7 @@
 import type * as DateTime from "effect/DateTime"
 import type * as Duration from "effect/Duration"
 import type * as Effect from "effect/Effect"
-import * as Schema from "effect/Schema"
+import { InvalidOptionError } from "../options.ts"
 import type { Accumulate } from "./accumulator.ts"
 import type { WriteResult } from "./writeResult.ts"
 
@@ -214,21 +214,4 @@ export interface Definition<in out A> {
   readonly onDiscarded?: ((records: ReadonlyArray<Discarded<A>>) => Effect.Effect<void>) | undefined
 }
 
-/**
- * An option or a definition no batcher can run with.
- *
- * @category errors
- * @since 0.1.0
- */
-export class InvalidOptionError extends Schema.Error<InvalidOptionError>(
-  "effect-metadata-batcher/Batcher/InvalidOptionError"
-)({
-  _tag: Schema.tag("InvalidOptionError"),
-  option: Schema.String,
-  expected: Schema.String,
-  actual: Schema.String
-}) {
-  override get message(): string {
-    return `option "${this.option}" must be ${this.expected}, got ${this.actual}`
-  }
-}
+export { InvalidOptionError }

@@ -1,10 +1,10 @@
 import type * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import * as Latch from "effect/Latch"
-import { bounded } from "./bounded.ts"
+import { bounded } from "../bounded.ts"
+import * as throttledLog from "../throttledLog.ts"
 import type { Definition, Discarded } from "./definition.ts"
-import * as throttledLog from "./throttledLog.ts"
+import * as Signal from "./signal.ts"
 
 /** How many records `onDiscarded` is given at once. */
 const maxAtOnce = 500
@@ -19,13 +19,13 @@ export interface Discards<A> {
   readonly drain: (timeout: number) => Effect.Effect<void>
 }
 
-export const make = <A>(
+export const make = Effect.fnUntraced(function* <A>(
   onDiscarded: Definition<A>["onDiscarded"],
   maxWaiting: number,
   timeout: number,
   clock: Clock.Clock
-): Discards<A> => {
-  const some = Latch.makeUnsafe(false)
+): Effect.fn.Return<Discards<A>> {
+  const some = yield* Signal.make
   const log = throttledLog.make(clock)
   const waiting: Array<Discarded<A>> = []
   let leftOut = 0
@@ -57,17 +57,10 @@ export const make = <A>(
     add: (discarded) => {
       waiting.push(discarded)
       if (waiting.length >= maxWaiting + maxAtOnce) leftOut += waiting.splice(0, maxAtOnce).length
-      Latch.openUnsafe(some)
+      some.raiseUnsafe()
     },
-    run: some.await.pipe(
-      // An opened latch runs who waits for it at once, which may be on the stack of whoever adds.
-      Effect.andThen(Effect.yieldNow),
-      Effect.andThen(handOn(timeout)),
-      Effect.andThen(
-        Effect.sync(() => {
-          if (waiting.length === 0) Latch.closeUnsafe(some)
-        })
-      ),
+    run: some.wait.pipe(
+      Effect.andThen(Effect.repeat(handOn(timeout), { while: () => waiting.length > 0 })),
       Effect.forever
     ),
     drain: (limit) =>
@@ -75,4 +68,4 @@ export const make = <A>(
         Effect.timeoutOption(Effect.repeat(handOn(limit), { while: () => waiting.length > 0 }), limit)
       )
   }
-}
+})

@@ -1,11 +1,10 @@
 import * as Clock from "effect/Clock"
-import * as Context from "effect/Context"
+import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Latch from "effect/Latch"
-import * as References from "effect/References"
 import type * as Scope from "effect/Scope"
-import * as Tracer from "effect/Tracer"
 import * as BatcherMetrics from "../../BatcherMetrics.ts"
+import { withoutCaller } from "../background.ts"
 import { Account } from "./account.ts"
 import type { Accumulator } from "./accumulator.ts"
 import * as Announcer from "./announcer.ts"
@@ -44,7 +43,7 @@ const build = Effect.fnUntraced(function* <A>(
   const account = new Account()
 
   // What waits, and where it goes when it is given up.
-  const discards = Discards.make(definition.onDiscarded, options.maxPending, timeout || 30_000, clock)
+  const discards = yield* Discards.make(definition.onDiscarded, options.maxPending, timeout || 30_000, clock)
   const accumulator = definition.accumulate.make({
     account,
     maxPending: options.maxPending,
@@ -180,11 +179,6 @@ export const make = <A>(
   Effect.flatMap(Options.resolve(definition), (options) =>
     Effect.updateContext(
       Effect.annotateLogs(build(definition, options), "batcher", options.name),
-      (context: Context.Context<Scope.Scope>) =>
-        context.pipe(
-          Context.omit(Tracer.ParentSpan),
-          Context.add(References.CurrentLogAnnotations, {}),
-          Context.add(References.CurrentLogSpans, [])
-        )
+      (context: Context.Context<Scope.Scope>) => withoutCaller(context)
     )
   )

@@ -3,9 +3,9 @@ import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
 import * as Latch from "effect/Latch"
 import { monotonicMillis } from "../monotonicMillis.ts"
+import { ignoreDefect, warningIntervalMillis } from "../throttledLog.ts"
 import type { Account } from "./account.ts"
 import type { Status } from "./definition.ts"
-import { ignoreDefect, warningIntervalMillis } from "./throttledLog.ts"
 
 /** How often an outage that goes on is mentioned again. */
 const reminderMillis = 60_000

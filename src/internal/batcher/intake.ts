@@ -1,11 +1,11 @@
 import * as Effect from "effect/Effect"
-import * as Latch from "effect/Latch"
 import * as Queue from "effect/Queue"
 import type * as Tracer from "effect/Tracer"
 import type { Account } from "./account.ts"
 import type { Accumulate, Accumulator } from "./accumulator.ts"
 import { reference } from "./flushSpan.ts"
 import type { Report } from "./held.ts"
+import * as Signal from "./signal.ts"
 
 /** Where records come in. */
 export interface Intake<in A> {
@@ -42,7 +42,7 @@ export const make = Effect.fnUntraced(function* <A>(options: {
   const { bytes: bytesOf, time: timeOf } = accumulate
   // A queue of messages: a report is one, however many records it brings.
   const queue = yield* Queue.dropping<Report<A>>(capacity)
-  const queued = Latch.makeUnsafe(false)
+  const queued = yield* Signal.make
   let at = 0
   let isClosed = false
 
@@ -52,7 +52,6 @@ export const make = Effect.fnUntraced(function* <A>(options: {
       if (exit === undefined || exit._tag === "Failure") break
       accumulator.fold(exit.value)
     }
-    if (account.queued === 0) Latch.closeUnsafe(queued)
   }
 
   /** The bytes of a report, or NaN if not each of its records can be taken as it is. */
@@ -100,12 +99,11 @@ export const make = Effect.fnUntraced(function* <A>(options: {
   const take = (report: Report<A>): number => {
     const size = report.records.length
     if (account.queued + size > capacity) foldUnsafe(never)
-    const isRoomSure =
-      account.unsettled + size <= maxPending && account.bytes + report.bytes <= maxPendingBytes
+    const isRoomSure = account.waiting + size <= maxPending && account.bytes + report.bytes <= maxPendingBytes
     if (!isRoomSure) {
       foldUnsafe(never)
       const taken = accumulator.admit(report)
-      if (taken > 0) Latch.openUnsafe(queued)
+      queued.raiseUnsafe()
       if (taken < size) events.dropped(size - taken, "no room", report.group)
       account.dropped += size - taken
       return taken
@@ -115,7 +113,7 @@ export const make = Effect.fnUntraced(function* <A>(options: {
     // A report larger than the queue: it is empty, so this one is next.
     if (size > capacity) accumulator.fold(report)
     else Queue.offerUnsafe(queue, report)
-    Latch.openUnsafe(queued)
+    queued.raiseUnsafe()
     return size
   }
 
@@ -159,7 +157,7 @@ export const make = Effect.fnUntraced(function* <A>(options: {
       return take({ group, records, bytes, at, span })
     },
     foldUnsafe,
-    awaitQueued: queued.await,
+    awaitQueued: queued.wait,
     closeUnsafe: () => {
       isClosed = true
     }

@@ -1,11 +1,11 @@
 import type * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
-import * as Latch from "effect/Latch"
+import * as throttledLog from "../throttledLog.ts"
 import { printable } from "./failure.ts"
 import type { IntakeEvents } from "./intake.ts"
 import type { Meters } from "./meters.ts"
 import type { Resolved } from "./options.ts"
-import * as throttledLog from "./throttledLog.ts"
+import * as Signal from "./signal.ts"
 
 /** Warns of what was not taken as it came. Whoever adds only counts: a fiber writes the lines. */
 export interface IntakeLog {
@@ -31,7 +31,7 @@ export const make = Effect.fnUntraced(function* (environment: {
   const runFork = Effect.runForkWith(yield* Effect.context<never>())
   const log = throttledLog.make(clock)
   const datedLog = throttledLog.make(clock)
-  const some = Latch.makeUnsafe(false)
+  const some = yield* Signal.make
   const unsaid = new Map<string, Unsaid>()
   let hasToldClosed = false
 
@@ -42,7 +42,7 @@ export const make = Effect.fnUntraced(function* (environment: {
       already.count += count
       already.group = group
     }
-    Latch.openUnsafe(some)
+    some.raiseUnsafe()
   }
 
   const line = (why: string, { count, group }: Unsaid): Effect.Effect<void> => {
@@ -58,7 +58,6 @@ export const make = Effect.fnUntraced(function* (environment: {
   }
 
   const say = Effect.suspend(() => {
-    Latch.closeUnsafe(some)
     const lines = Array.from(unsaid, ([why, what]) => line(why, what))
     unsaid.clear()
     return Effect.all(lines, { discard: true })
@@ -80,8 +79,7 @@ export const make = Effect.fnUntraced(function* (environment: {
         note("dated", count, group)
       }
     },
-    // An opened latch runs who waits for it at once; no logger may run on the stack of whoever adds.
-    run: some.await.pipe(Effect.andThen(Effect.yieldNow), Effect.andThen(say), Effect.forever),
+    run: Effect.forever(Effect.andThen(some.wait, say)),
     last: say
   }
 })

@@ -1,7 +1,8 @@
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import { count, invalid, metricName, millis, nonEmpty, oneOf } from "../options.ts"
 import type { Accumulate } from "./accumulator.ts"
-import { type Definition, InvalidOptionError } from "./definition.ts"
+import type { Definition, InvalidOptionError } from "./definition.ts"
 
 /** `Options` with every default filled in and durations in milliseconds. */
 export interface Resolved {
@@ -100,38 +101,3 @@ const maxAhead = (input: Duration.Input) =>
       ? Effect.succeed(Number.POSITIVE_INFINITY)
       : millis("maxAhead", input, 0)
   })
-
-const nonEmpty = (option: string, value: string) =>
-  typeof value === "string" && value.length > 0
-    ? Effect.succeed(value)
-    : invalid(option, "a text that is not empty", value)
-
-const invalid = (option: string, expected: string, actual: unknown) =>
-  Effect.fail(
-    new InvalidOptionError({ option, expected, actual: typeof actual === "string" ? actual : String(actual) })
-  )
-
-export const count = (option: string, value: number, least: number) =>
-  Number.isSafeInteger(value) && value >= least
-    ? Effect.succeed(value)
-    : invalid(option, `a whole number of at least ${least}`, value)
-
-export const millis = (option: string, input: Duration.Input, least: number) =>
-  Effect.suspend(() => {
-    const value = Duration.fromInput(input)
-    // Duration takes NaN for zero.
-    const duration =
-      value._tag === "Some" && !Number.isNaN(input) ? Duration.toMillis(value.value) : Number.NaN
-    // setTimeout fires at once for anything longer.
-    return duration >= least && duration <= 2 ** 31 - 1
-      ? Effect.succeed(duration)
-      : invalid(option, `a duration of at least ${least} ms and at most 24 days`, input)
-  })
-
-const oneOf = <A extends string>(option: string, value: A, allowed: ReadonlyArray<A>) =>
-  allowed.includes(value) ? Effect.succeed(value) : invalid(option, `one of ${allowed.join(", ")}`, value)
-
-export const metricName = (option: string, value: string) =>
-  /^[a-zA-Z_][a-zA-Z0-9_]*$/.test(value)
-    ? Effect.succeed(value)
-    : invalid(option, "letters, digits and underscores, not starting with a digit", value)

@@ -52,8 +52,6 @@ export const make = (environment: {
 
   /** Folds what has been added since the last turn. */
   const collect = intake.awaitQueued.pipe(
-    // An opened latch runs who waits for it at once, which would be on the stack of whoever adds.
-    Effect.andThen(Effect.yieldNow),
     Effect.andThen(
       Effect.sync(() => {
         intake.foldUnsafe(never)

@@ -61,6 +61,9 @@ export const make = Effect.fnUntraced(function* (run: Run, tables: ReturnType<ty
     ]
   })
 
+  const notYet = Effect.sync(() => {
+    isDone = false
+  })
   const inspect = Effect.suspend(() => {
     if (isDone) return Effect.void
     isDone = true
@@ -70,22 +73,14 @@ export const make = Effect.fnUntraced(function* (run: Run, tables: ReturnType<ty
       PgTypes.text(tables.migrations)
     ]).pipe(
       Effect.flatMap(({ rows: [found] }) => (found === undefined ? Effect.succeed([]) : problemsOf(found))),
+      Effect.timeout(patience),
       Effect.flatMap((problems) =>
         problems.length === 0
           ? Effect.void
           : Effect.logWarning(`PgStore: the database is not as it should be: ${problems.join("; ")}`)
       ),
-      Effect.catch(() => {
-        isDone = false
-        return Effect.void
-      }),
-      Effect.timeoutOption(patience),
-      Effect.onInterrupt(() =>
-        Effect.sync(() => {
-          isDone = false
-        })
-      ),
-      Effect.asVoid
+      Effect.catch(() => notYet),
+      Effect.onInterrupt(() => notYet)
     )
   })
 

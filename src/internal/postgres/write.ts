@@ -57,7 +57,7 @@ const without = (progress: Progress, refused: ReadonlyArray<Store.Refusal>): Pro
   return {
     rows: progress.rows,
     kept: progress.kept.filter((position) => !isRefused.has(position)),
-    refused: [...progress.refused, ...refused]
+    refused: [...progress.refused, ...refused].sort((a, b) => a.position - b.position)
   }
 }
 

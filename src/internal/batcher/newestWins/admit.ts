@@ -1,15 +1,9 @@
+import { heldOf } from "../batch.ts"
 import { type Report, spansOf } from "../held.ts"
-import { merge } from "./fold.ts"
+import { merge, replaceWaiting } from "./fold.ts"
 import { type Group, scan } from "./group.ts"
 import { giveUpRefused } from "./refused.ts"
 import type { State } from "./state.ts"
-
-/** What is held under the key of a record that wants in. */
-interface Known {
-  readonly bytes: number
-  /** Whether a write has it and nothing else waits: one key, which the account counts once more from now on. */
-  readonly isInFlightOnly: boolean
-}
 
 /**
  * Takes what there is room for of a report, when it is not sure that there is
@@ -18,58 +12,48 @@ interface Known {
  */
 export const admit = <A>(state: State<A>, report: Report<A>): number => {
   const group = state.groups.getOrAdd(report.group)
+  if (admitWhole(state, group, report)) return report.records.length
   const spans = spansOf(report.span)
-  let counted = countedTwice(state)
   let taken = 0
   report.records.forEach((record, likely) => {
-    const known = knownOf(state, group, record, likely)
-    const hasRoom =
-      known === undefined ? makeRoom(state, record, counted) : fitsInstead(state, record, known.bytes)
+    const known = bytesKnown(state, group, record, likely)
+    const hasRoom = known === undefined ? makeRoom(state, record) : fitsInstead(state, record, known)
     if (!hasRoom) return
-    if (known?.isInFlightOnly) counted += 1
     taken += 1
     merge(state, group, { record, likely, since: report.at, spans, isLater: true })
   })
   return taken
 }
 
-/** Keys that wait while a write has an older record of them: each is one, and the account counts two. */
-const countedTwice = <A>(state: State<A>): number => {
-  const { account, maxPending } = state.environment
-  if (account.pending + account.inFlight + account.refused < maxPending) return 0
-  let count = 0
-  for (const batch of state.inFlight) {
-    batch.records.forEach((record, position) => {
-      const group = state.groups.get(batch.groups[position] as string)
-      if (group !== undefined && waitingBytes(state, group, record, position) !== undefined) count += 1
-    })
+/** A report of keys that wait already, in their order: the common case, however long the store is away. */
+const admitWhole = <A>(state: State<A>, group: Group<A>, report: Report<A>): boolean => {
+  const { account, maxPendingBytes } = state.environment
+  const { waiting } = group
+  if (waiting === undefined || group.refused !== undefined) return false
+  if (group.resting !== undefined || group.woken !== undefined) return false
+  const isNoLarger = report.bytes <= waiting.bytes
+  if (!isNoLarger && account.bytes + report.bytes - waiting.bytes > maxPendingBytes) return false
+  account.bytes += report.bytes
+  try {
+    if (replaceWaiting(state, waiting, report)) return true
+  } catch {
+    // A getter may throw: record by record it costs only its own.
   }
-  return count
+  account.bytes -= report.bytes
+  return false
 }
 
-const waitingBytes = <A>(state: State<A>, group: Group<A>, record: A, likely: number): number | undefined => {
+/** The bytes of what is held under the key of this record, in a write as well. */
+const bytesKnown = <A>(state: State<A>, group: Group<A>, record: A, likely: number): number | undefined => {
   const key = state.keyOf(record)
   const refused = group.refused?.get(key)
   if (refused !== undefined) return refused.bytes
-  for (const held of [group.resting, group.woken]) {
-    const position = held === undefined ? -1 : scan(held.records, key, state.keyOf)
-    if (held !== undefined && position !== -1) return state.bytesOf(held.records[position] as A)
-  }
   const position = group.positionOf(key, likely, state.keyOf)
-  return position === -1 ? undefined : state.bytesOf(group.waiting?.records[position] as A)
-}
-
-const knownOf = <A>(state: State<A>, group: Group<A>, record: A, likely: number): Known | undefined => {
-  const waiting = waitingBytes(state, group, record, likely)
-  if (waiting !== undefined) return { bytes: waiting, isInFlightOnly: false }
-  const key = state.keyOf(record)
-  for (const batch of state.inFlight) {
-    for (const held of batch.held) {
-      if (held.group !== group.id) continue
-      const position = scan(held.records, key, state.keyOf)
-      if (position === -1) continue
-      return { bytes: state.bytesOf(held.records[position] as A), isInFlightOnly: true }
-    }
+  if (position !== -1) return state.bytesOf(group.waiting?.records[position] as A)
+  const elsewhere = Array.from(state.inFlight, (batch) => heldOf(batch, group.id)).flat()
+  for (const held of [group.resting, group.woken, ...elsewhere]) {
+    const found = held === undefined ? -1 : scan(held.records, key, state.keyOf)
+    if (held !== undefined && found !== -1) return state.bytesOf(held.records[found] as A)
   }
   return undefined
 }
@@ -81,12 +65,11 @@ const fitsInstead = <A>(state: State<A>, record: A, bytesHeld: number): boolean 
 }
 
 /** Room for a key that is not known: refused rows give way, the longest refused first. */
-const makeRoom = <A>(state: State<A>, record: A, counted: number): boolean => {
+const makeRoom = <A>(state: State<A>, record: A): boolean => {
   const { account, maxPending, maxPendingBytes } = state.environment
   const bytes = state.bytesOf(record)
   const hasRoom = () =>
-    account.pending + account.inFlight + account.refused - counted < maxPending &&
-    account.bytes + bytes <= maxPendingBytes
+    account.pending + account.refused < maxPending && account.bytes + bytes <= maxPendingBytes
   while (!hasRoom()) {
     const longest = state.refused.longest()
     if (longest === undefined) return false

@@ -43,7 +43,8 @@ const begin = <A>(state: State<A>, group: Group<A>, report: Report<A>): void => 
   state.environment.account.pending += report.records.length
 }
 
-const replaceWaiting = <A>(state: State<A>, waiting: Held<A>, report: Report<A>): boolean => {
+/** A report of the same keys in the same order, none of them older, takes the place of the one that waits. */
+export const replaceWaiting = <A>(state: State<A>, waiting: Held<A>, report: Report<A>): boolean => {
   const { account } = state.environment
   const { records } = report
   if (waiting.records.length !== records.length) return false

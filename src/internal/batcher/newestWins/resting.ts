@@ -64,9 +64,10 @@ const addTo = <A>(state: State<A>, group: Group<A>, place: "resting" | "woken", 
 
 /** Wakes the records whose time has come. It is put off until half an interval has passed since the last time. */
 export const wakeDue = <A>(state: State<A>): void => {
+  if (state.restingCount === 0) return
   const { interval, now, unchanged } = state.environment
   const at = now()
-  if (state.restingCount === 0 || at < state.wakeAt) return
+  if (at < state.wakeAt) return
   state.wakeAt = at + interval / 2
   for (const group of state.resting) wakeGroup(state, group, at - unchanged)
 }

@@ -1,6 +1,6 @@
 import type * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
-import { monotonicMillis } from "../monotonicMillis.ts"
+import { monotonicMillis } from "./monotonicMillis.ts"
 
 /** How far apart two warnings of one kind stay. */
 export const warningIntervalMillis = 10_000

@@ -1,0 +1,62 @@
+/** What the pages say can be done and found, can. */
+import { assert, describe, it } from "@effect/vitest"
+import { commandsOf, run, startOf } from "./support/Commands.ts"
+import { blocksOf, deadLinksOf, pages, read } from "./support/Pages.ts"
+
+const blocks = pages.flatMap((page) => blocksOf(page, read(page)))
+
+describe("Pages", () => {
+  it("are found, wherever they stand", () => {
+    for (const page of [
+      "README.md",
+      "CONTRIBUTING.md",
+      "scripts/bench/README.md",
+      "scripts/soak/README.md"
+    ]) {
+      assert.include(pages, page)
+    }
+  })
+
+  it("hold code that is tried, and pictures", () => {
+    for (const { language, name } of blocks) assert.include(["ts", "sh", "text", ""], language, name)
+  })
+
+  for (const page of pages) {
+    it(`${page}: every link leads somewhere`, () => {
+      assert.deepStrictEqual(deadLinksOf(page, read(page)), [])
+    })
+  }
+
+  it("has its links looked at", () => {
+    assert.deepStrictEqual(
+      deadLinksOf("scripts/x.md", "[a](bench/README.md) [b](gone.md#c) [d](https://e.f)"),
+      ["gone.md"]
+    )
+  })
+
+  // What is the same when shortened is run once.
+  const commands = blocks.filter(({ language, runs }) => language === "sh" && runs).flatMap(commandsOf)
+  const outcomes = new Map<string, ReturnType<typeof run>>()
+  for (const { name, text } of commands) {
+    it(name, async () => {
+      const start = startOf(text)
+      if (start === undefined) return
+      const key = JSON.stringify(start)
+      const outcome = outcomes.get(key) ?? run(start)
+      outcomes.set(key, outcome)
+      const { exitCode, output } = await outcome
+      assert.strictEqual(exitCode, 0, output)
+      assert.isNotEmpty(output)
+    }, 120_000)
+  }
+
+  it("reports a command that there is not", async () => {
+    assert.throws(() => startOf("npm run nothing"), "package.json has no script called nothing")
+    assert.throws(() => startOf("npm install left-pad"), "nothing here needs left-pad")
+    assert.throws(() => startOf("npm run bench -- w3"), "the bench has no row called w3")
+    assert.throws(() => startOf("npm run bench -- --slow"), "Unknown option '--slow'")
+    assert.throws(() => startOf("make coffee"), "does not know how to try: make coffee")
+    const start = startOf("npm test -- NoSuchFile") ?? assert.fail("nothing to run")
+    assert.strictEqual((await run(start)).output, "")
+  })
+})

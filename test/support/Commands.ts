@@ -1,0 +1,118 @@
+/**
+ * Runs the commands that a page tells its reader to type, as they stand but
+ * shorter: a demo is interrupted, a soak only says what it would do, tests are
+ * listed, and of a bench the arguments are read. What only `.ci/run` can run has to stand there.
+ */
+import { spawn } from "node:child_process"
+import manifest from "../../package.json" with { type: "json" }
+import { argumentsOf } from "../../scripts/bench/arguments.ts"
+import { type Block, read, repository } from "./Pages.ts"
+
+export interface Command {
+  readonly name: string
+  readonly text: string
+}
+
+/** The commands of a block in `sh`, one a line; several joined by `&&` are several. */
+export const commandsOf = (block: Block): ReadonlyArray<Command> =>
+  block.lines
+    .join("\n")
+    .replaceAll(/\\\n\s*/g, "")
+    .split(/\n|&&/)
+    .map((text) => text.trim())
+    .filter((text) => text !== "" && !text.startsWith("#"))
+    .map((text) => ({ name: `${block.name} ${text}`, text }))
+
+interface Start {
+  readonly words: ReadonlyArray<string>
+  readonly environment: Readonly<Record<string, string>>
+  /** Whether it goes on until it is interrupted. */
+  readonly interrupt?: boolean
+}
+
+/** How a command is tried; nothing, if it needs no process of its own. */
+export const startOf = (command: string): Start | undefined => {
+  const all = Array.from(command.matchAll(/"([^"]*)"|\S+/g), ([word, quoted]) => quoted ?? word)
+  const first = all.findIndex((word) => !/^[A-Z_]+=/.test(word))
+  const environment = Object.fromEntries(all.slice(0, first).map((word) => word.split(/=(.*)/, 2)))
+  const words = resolve(all.slice(first))
+  if (words === undefined) return undefined
+  if (isBench(words)) return undefined
+  const shorter = shorten(words)
+  if (shorter === undefined) throw new Error(`test/support/Commands.ts does not know how to try: ${command}`)
+  return { ...shorter, environment }
+}
+
+/** The command that npm would run; nothing for what has run before any test can. */
+const resolve = (words: ReadonlyArray<string>): ReadonlyArray<string> | undefined => {
+  const [program, verb = "", ...rest] = words
+  if (program !== "npm") return words
+  if (verb === "ci") return undefined
+  if (verb === "install") {
+    const known = { [manifest.name]: "", ...manifest.peerDependencies, ...manifest.devDependencies }
+    const unknown = rest.filter((name) => !name.startsWith("-") && !(name in known))
+    if (unknown.length > 0) throw new Error(`nothing here needs ${unknown.join(", ")}`)
+    return undefined
+  }
+  const [name = "", ...flags] = verb === "run" ? rest : [verb, ...rest]
+  const script = (manifest.scripts as Readonly<Record<string, string>>)[name]
+  if (script === undefined) throw new Error(`package.json has no script called ${name}`)
+  if (read(".ci/run").split("\n").includes(words.join(" "))) return undefined
+  return [...script.replace(/^exec /, "").split(" "), ...flags.filter((flag) => flag !== "--")]
+}
+
+/** Whether it is a bench that can be run, as `Bench.test.ts` runs one. */
+const isBench = ([program, script, ...args]: ReadonlyArray<string>): boolean => {
+  if (program !== "node" || script !== "scripts/bench/main.ts") return false
+  const { unknown } = argumentsOf(args)
+  if (unknown.length > 0) throw new Error(`the bench has no row called ${unknown.join(", ")}`)
+  return true
+}
+
+const shorten = (words: ReadonlyArray<string>): Omit<Start, "environment"> | undefined => {
+  const [program = "", ...rest] = words
+  const [script] = rest
+  if (program === "vitest") {
+    // Without the name of a test to look for, nothing but the files need be found.
+    const list = rest.includes("-t") ? ["list"] : ["list", "--filesOnly"]
+    return {
+      words: ["node", "node_modules/vitest/vitest.mjs", ...list, ...rest.filter((word) => word !== "run")]
+    }
+  }
+  if (program !== "node") return undefined
+  if (script === "src/app/main.ts") return { words, interrupt: true }
+  if (script === "scripts/soak/main.ts") return { words: [...words, "--dry-run"] }
+  return undefined
+}
+
+export interface Outcome {
+  readonly exitCode: number | string | null
+  readonly output: string
+}
+
+export const run = ({ environment, interrupt, words }: Start): Promise<Outcome> =>
+  new Promise((done, reject) => {
+    const [program = "", ...args] = words
+    const inherited = Object.entries(process.env).filter(
+      ([name]) => !/^(OTEL_|DATABASE_URL|VITEST)/.test(name)
+    )
+    const child = spawn(program === "node" ? process.execPath : program, args, {
+      cwd: repository,
+      // Any free port, whatever else is served on this machine.
+      env: { ...Object.fromEntries(inherited), EMB_PORT: "0", ...environment },
+      stdio: ["ignore", "pipe", "pipe"],
+      timeout: 90_000,
+      killSignal: "SIGKILL"
+    })
+    let output = ""
+    child.stderr.on("data", (chunk) => {
+      output += chunk
+    })
+    child.stdout.on("data", (chunk) => {
+      // It has said something, so it has started; a little later it is at work.
+      if (interrupt && output === "") setTimeout(() => child.kill("SIGINT"), 2_000)
+      output += chunk
+    })
+    child.once("error", reject)
+    child.once("close", (exitCode, signal) => done({ exitCode: exitCode ?? signal, output }))
+  })
