@@ -1,7 +1,7 @@
 import type { Account } from "./account.ts"
 import type { Batch, Outcome } from "./batch.ts"
-import type { Discarded } from "./definition.ts"
 import type { Report } from "./held.ts"
+import type { Discarded } from "./models.ts"
 
 /**
  * How records wait between two writes.

@@ -1,5 +1,5 @@
-import type { Flushed } from "./definition.ts"
 import type { Held } from "./held.ts"
+import type { Flushed } from "./models.ts"
 import type { RefusedRow } from "./refused.ts"
 import type { Refusal } from "./writeResult.ts"
 
@@ -64,6 +64,16 @@ export const makeBatch = <A>(
   }
   return { held, records, groups, bytes, retried, forgotten: new Set() }
 }
+
+/** A batch that tries these rows again. */
+export const retryBatch = <A>(rows: ReadonlyArray<RefusedRow<A>>): Batch<A> =>
+  makeBatch(
+    rows.map((row) => {
+      const records = [row.record as A]
+      return { ...row.held, records, own: records, bytes: row.bytes }
+    }),
+    rows
+  )
 
 const byGroup = new WeakMap<object, ReadonlyMap<string, ReadonlyArray<Held<unknown>>>>()
 

@@ -4,7 +4,7 @@ import * as Metric from "effect/Metric"
 import type * as Scope from "effect/Scope"
 import type { BatcherMetrics } from "../../BatcherMetrics.ts"
 import type { Account } from "./account.ts"
-import type { Reason } from "./definition.ts"
+import type { Reason } from "./models.ts"
 
 /** Why a statement failed, as a label. */
 export type FailureLabel = "Unavailable" | "Rejected" | "Canceled"

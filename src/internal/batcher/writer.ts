@@ -17,11 +17,12 @@ import {
   type WrittenGroups,
   writtenGroups
 } from "./batch.ts"
-import type { Definition, Flushed, Reason } from "./definition.ts"
+import type { Definition } from "./definition.ts"
 import { failureOf, printable } from "./failure.ts"
 import { begin, type FlushSpan } from "./flushSpan.ts"
 import type { Health } from "./health.ts"
 import type { Meters } from "./meters.ts"
+import type { Flushed, Reason } from "./models.ts"
 import type { Resolved } from "./options.ts"
 import type { Phase } from "./phase.ts"
 import { type Failure, writeBatch } from "./search.ts"
