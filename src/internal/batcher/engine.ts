@@ -5,6 +5,7 @@ import * as Latch from "effect/Latch"
 import type * as Scope from "effect/Scope"
 import * as BatcherMetrics from "../../BatcherMetrics.ts"
 import { withoutCaller } from "../background.ts"
+import { monotonicMillis } from "../monotonicMillis.ts"
 import { Account } from "./account.ts"
 import type { Accumulator } from "./accumulator.ts"
 import * as Announcer from "./announcer.ts"
@@ -52,6 +53,7 @@ const build = Effect.fnUntraced(function* <A>(
     unchanged: options.unchanged,
     discards: discards.isWanted,
     now,
+    elapsed: () => monotonicMillis(clock),
     discard: discards.add
   })
 
