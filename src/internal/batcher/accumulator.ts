@@ -47,6 +47,8 @@ export interface Environment<A> {
   readonly discards: boolean
   /** Milliseconds since the epoch. */
   readonly now: () => number
+  /** Milliseconds since whatever moment: unlike `now` it is never set back. */
+  readonly elapsed: () => number
   readonly discard: (discarded: Discarded<A>) => void
 }
 

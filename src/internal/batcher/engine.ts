@@ -5,7 +5,11 @@ import * as Latch from "effect/Latch"
 import type * as Scope from "effect/Scope"
 import * as BatcherMetrics from "../../BatcherMetrics.ts"
 import { withoutCaller } from "../background.ts"
+<<<<<<< .merge_file_KKnhsy
 import type { InvalidOptionError } from "../options.ts"
+=======
+import { monotonicMillis } from "../monotonicMillis.ts"
+>>>>>>> .merge_file_OIuHEF
 import { Account } from "./account.ts"
 import type { Accumulator } from "./accumulator.ts"
 import * as Announcer from "./announcer.ts"
@@ -54,6 +58,7 @@ const build = Effect.fnUntraced(function* <A>(
     unchanged: options.unchanged,
     discards: discards.isWanted,
     now,
+    elapsed: () => monotonicMillis(clock),
     discard: discards.add
   })
 

@@ -67,8 +67,8 @@ const takeFrom = <A>(state: State<A>, group: Group<A>, waiting: Held<A>, room: n
 
 /** Moves refused rows whose pause is over into a batch of their own. */
 export const takeRefused = <A>(state: State<A>, max: number): Batch<A> | undefined => {
-  const { account, now } = state.environment
-  const rows = state.refused.due(now(), max)
+  const { account, elapsed } = state.environment
+  const rows = state.refused.due(elapsed(), max)
   if (rows.length === 0) return undefined
   const batch = retryBatch(rows)
   for (const row of rows) row.record = undefined
