@@ -5,11 +5,8 @@ import * as Latch from "effect/Latch"
 import type * as Scope from "effect/Scope"
 import * as BatcherMetrics from "../../BatcherMetrics.ts"
 import { withoutCaller } from "../background.ts"
-<<<<<<< .merge_file_KKnhsy
-import type { InvalidOptionError } from "../options.ts"
-=======
 import { monotonicMillis } from "../monotonicMillis.ts"
->>>>>>> .merge_file_OIuHEF
+import type { InvalidOptionError } from "../options.ts"
 import { Account } from "./account.ts"
 import type { Accumulator } from "./accumulator.ts"
 import * as Announcer from "./announcer.ts"
