@@ -17,7 +17,7 @@ import * as Config from "effect/Config"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
-import type { Exporter, Settings } from "./TelemetrySettings.ts"
+import type { Exporter } from "./TelemetrySettings.ts"
 
 const setting = (name: string) =>
   Effect.map(Config.withDefault(Config.String(name), ""), (text) => text.trim())
