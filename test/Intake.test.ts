@@ -2,9 +2,13 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Hash from "effect/Hash"
+import * as Logger from "effect/Logger"
 import * as TestClock from "effect/testing/TestClock"
 import type { Metadata } from "../src/Metadata.ts"
-import { agentIdOf, assertAddsUp, fact, facts, rowsOf, start } from "./support/Fakes.ts"
+import * as MetadataBatcher from "../src/MetadataBatcher.ts"
+import * as Pubsub from "../src/Pubsub.ts"
+import * as Store from "../src/Store.ts"
+import { agentIdOf, assertAddsUp, fact, facts, refusing, rowsOf, start } from "./support/Fakes.ts"
 import { collectGarbage } from "./support/Garbage.ts"
 
 const [agentA, agentB, agentC] = [agentIdOf(1), agentIdOf(2), agentIdOf(3)]
@@ -300,6 +304,53 @@ describe("What is no fact", () => {
       batcher.addUnsafe(agentA, facts(3))
       yield* batcher.flush
       yield* assertAccount({ offered: 7, written: 3, dropped: 4 })
+    })
+  )
+})
+
+describe("Whoever adds", () => {
+  it.effect("runs nothing of the store, the pubsub, a logger or onDiscarded", () =>
+    Effect.gen(function* () {
+      let isAdding = false
+      const ran: Array<string> = []
+      const note = (what: string) =>
+        Effect.sync(() => {
+          if (isAdding) ran.push(what)
+        })
+      const { store } = yield* Store.makeMemory
+      const { pubsub } = yield* Pubsub.makeMemory
+      let writes = 0
+      const batcher = yield* MetadataBatcher.make({
+        maxBatchSize: 2,
+        maxPending: 4,
+        onDiscarded: () => note("onDiscarded")
+      }).pipe(
+        Effect.provideService(Store.Store, {
+          ...store,
+          batchUpdateMetadata: (batch) =>
+            Effect.andThen(
+              note("store"),
+              writes++ % 3 === 0
+                ? Effect.succeed(refusing(batch.keys.length, [0]))
+                : store.batchUpdateMetadata(batch)
+            )
+        }),
+        Effect.provideService(Pubsub.Pubsub, {
+          ...pubsub,
+          publish: (channel, payloads) => Effect.andThen(note("pubsub"), pubsub.publish(channel, payloads))
+        }),
+        Effect.provide(Logger.layer([Logger.make(() => void (isAdding && ran.push("logger")))]))
+      )
+      for (let turn = 0; turn < 20; turn++) {
+        for (let one = 0; one < turn % 5; one++) {
+          isAdding = true
+          batcher.addUnsafe(agentIdOf(turn * 5 + one), [fact("a", ""), fact("b", ""), undefined as never])
+          isAdding = false
+        }
+        yield* TestClock.adjust(turn % 3 === 0 ? "1 second" : 0)
+      }
+      assert.isAbove(writes, 5)
+      assert.deepStrictEqual(ran, [])
     })
   )
 })

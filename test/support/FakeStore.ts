@@ -147,6 +147,8 @@ export const make = Effect.fnUntraced(function* (options?: {
   })
   const statsWrites = yield* Script.make<ReadonlyArray<AgentStatsRow>, Store.WriteResult, Store.StoreError>({
     work: memory.store.batchInsertStats,
+    given: (_, answer) =>
+      Predicate.hasProperty(answer, "changed") ? (answer as unknown as Store.WriteResult) : undefined,
     fail: failure,
     onCall: (call) => watch(call, call.request.length)
   })

@@ -18,7 +18,7 @@ export const captureLogs = (
   const logger = Logger.make<unknown, void>(({ date, fiber, logLevel, message }) => {
     const line = {
       level: logLevel,
-      message: (Array.isArray(message) ? message : [message]).map(String).join(" "),
+      message: (Array.isArray(message) ? message : [message]).map(toText).join(" "),
       annotations: fiber.getRef(References.CurrentLogAnnotations),
       at: date.getTime()
     }
@@ -27,6 +27,9 @@ export const captureLogs = (
   })
   return [lines, Layer.merge(Logger.layer([logger]), Layer.succeed(References.MinimumLogLevel, "Debug"))]
 }
+
+const toText = (part: unknown): string =>
+  part instanceof Error ? (part.stack ?? String(part)) : String(part)
 
 /** What an operator is woken by. */
 export const warnings = (lines: ReadonlyArray<LogLine>): ReadonlyArray<LogLine> =>

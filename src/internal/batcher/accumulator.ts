@@ -1,7 +1,7 @@
 import type { Account } from "./account.ts"
 import type { Batch, Outcome } from "./batch.ts"
-import type { Discarded } from "./definition.ts"
 import type { Report } from "./held.ts"
+import type { Discarded } from "./models.ts"
 
 /**
  * How records wait between two writes.
@@ -47,6 +47,8 @@ export interface Environment<A> {
   readonly discards: boolean
   /** Milliseconds since the epoch. */
   readonly now: () => number
+  /** Milliseconds since whatever moment: unlike `now` it is never set back. */
+  readonly elapsed: () => number
   readonly discard: (discarded: Discarded<A>) => void
 }
 

@@ -1,9 +1,9 @@
 import * as MutableList from "effect/MutableList"
 import type { Accumulator, Environment } from "./accumulator.ts"
-import { type Batch, eachHeld, makeBatch, notWritten, type Outcome } from "./batch.ts"
-import type { Discarded } from "./definition.ts"
+import { type Batch, eachHeld, makeBatch, notWritten, type Outcome, retryBatch } from "./batch.ts"
 import { type Held, hold, type Report, splitHeld } from "./held.ts"
-import { batchOf, maxRefusedMillis, type RefusedRow, RefusedRows } from "./refused.ts"
+import type { Discarded } from "./models.ts"
+import { maxRefusedMillis, type RefusedRow, RefusedRows } from "./refused.ts"
 
 /** What a definition says of its records. */
 export interface AppendOnly<in out A> {
@@ -98,14 +98,14 @@ export class AppendOnlyAccumulator<A> implements Accumulator<A> {
   }
 
   hasRefusedDue(): boolean {
-    return this.refusedRows.hasDue(this.environment.now())
+    return this.refusedRows.hasDue(this.environment.elapsed())
   }
 
   takeRefused(max: number): Batch<A> | undefined {
-    const { account, now } = this.environment
-    const rows = this.refusedRows.due(now(), max)
+    const { account, elapsed } = this.environment
+    const rows = this.refusedRows.due(elapsed(), max)
     if (rows.length === 0) return undefined
-    const batch = batchOf(rows)
+    const batch = retryBatch(rows)
     for (const row of rows) row.record = undefined
     account.refused -= rows.length
     account.inFlight += rows.length
@@ -137,9 +137,9 @@ export class AppendOnlyAccumulator<A> implements Accumulator<A> {
   }
 
   private setApart(record: A, held: Held<A>, why: string): void {
-    const { account, now } = this.environment
+    const { account, elapsed } = this.environment
     const bytes = this.bytesOf(record)
-    this.refusedRows.add({ held, key: this.keyOf(record), why, record, bytes }, now())
+    this.refusedRows.add({ held, key: this.keyOf(record), why, record, bytes }, elapsed())
     account.refused += 1
     account.bytes += bytes
   }
@@ -167,7 +167,7 @@ export class AppendOnlyAccumulator<A> implements Accumulator<A> {
   }
 
   private settleRetried(batch: Batch<A>, rows: ReadonlyArray<RefusedRow<A>>, outcome: Outcome): void {
-    const { account, now } = this.environment
+    const { account, elapsed } = this.environment
     const whys = new Map(outcome.refused.map(({ position, why }) => [position, why]))
     const stays = new Set([...whys.keys(), ...outcome.unwritten])
     rows.forEach((row, position) => {
@@ -178,13 +178,13 @@ export class AppendOnlyAccumulator<A> implements Accumulator<A> {
         return
       }
       row.why = whys.get(position) ?? row.why
-      if (whys.has(position)) this.refusedRows.postpone(row, now())
+      if (whys.has(position)) this.refusedRows.postpone(row, elapsed())
       row.record = batch.records[position] as A
       account.refused += 1
       account.bytes += row.bytes
-      if (now() - row.refusedAt > maxRefusedMillis) this.giveUpRefused(row, "refused")
+      if (elapsed() - row.refusedAt > maxRefusedMillis) this.giveUpRefused(row, "refused")
     })
-    if (stays.size < rows.length && outcome.refused.length === 0) this.refusedRows.widen(now())
+    if (stays.size < rows.length && outcome.refused.length === 0) this.refusedRows.widen(elapsed())
   }
 
   private giveUpRefused(row: RefusedRow<A>, reason: Discarded<A>["reason"]): void {

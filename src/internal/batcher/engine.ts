@@ -5,17 +5,23 @@ import * as Latch from "effect/Latch"
 import type * as Scope from "effect/Scope"
 import * as BatcherMetrics from "../../BatcherMetrics.ts"
 import { withoutCaller } from "../background.ts"
+<<<<<<< .merge_file_KKnhsy
+import type { InvalidOptionError } from "../options.ts"
+=======
+import { monotonicMillis } from "../monotonicMillis.ts"
+>>>>>>> .merge_file_OIuHEF
 import { Account } from "./account.ts"
 import type { Accumulator } from "./accumulator.ts"
 import * as Announcer from "./announcer.ts"
 import * as Closing from "./closing.ts"
-import type { Accounting, Definition, Flushed, InvalidOptionError, Status } from "./definition.ts"
+import type { Definition } from "./definition.ts"
 import * as Discards from "./discards.ts"
 import * as Flushing from "./flushing.ts"
 import * as Health from "./health.ts"
 import * as Intake from "./intake.ts"
 import * as IntakeLog from "./intakeLog.ts"
 import * as Meters from "./meters.ts"
+import type { Accounting, Flushed, Status } from "./models.ts"
 import * as Options from "./options.ts"
 import { Phase } from "./phase.ts"
 import * as Triggers from "./triggers.ts"
@@ -52,6 +58,7 @@ const build = Effect.fnUntraced(function* <A>(
     unchanged: options.unchanged,
     discards: discards.isWanted,
     now,
+    elapsed: () => monotonicMillis(clock),
     discard: discards.add
   })
 

@@ -92,9 +92,11 @@ export const make = (environment: {
     )
   )
 
-  const attempt = Effect.suspend(() => (health.isDown() ? flushing.one("scheduled") : Effect.void)).pipe(
-    Effect.ensuring(Effect.sync(flushing.attempted))
-  )
+  // If nothing but refused rows is left, one of them has to find out whether the store is back.
+  const attempt = Effect.suspend(() => {
+    if (!health.isDown()) return Effect.void
+    return accumulator.ready() > 0 ? flushing.one("scheduled") : flushing.refused
+  }).pipe(Effect.ensuring(Effect.sync(flushing.attempted)))
   const retryOutage = health.awaitDown.pipe(
     Effect.andThen(Effect.schedule(attempt, Schedule.while(backoff(options.interval), health.isDown))),
     Effect.andThen(Effect.sync(noteFull)),

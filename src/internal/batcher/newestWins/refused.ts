@@ -1,5 +1,5 @@
 import type { Batch, Outcome } from "../batch.ts"
-import type { Discarded } from "../definition.ts"
+import type { Discarded } from "../models.ts"
 import { maxRefusedMillis, type RefusedRow } from "../refused.ts"
 import { merge } from "./fold.ts"
 import type { State } from "./state.ts"
@@ -11,7 +11,7 @@ export const settleRetried = <A>(
   rows: ReadonlyArray<RefusedRow<A>>,
   outcome: Outcome
 ): void => {
-  const { account, now } = state.environment
+  const { account, elapsed } = state.environment
   const whys = new Map(outcome.refused.map(({ position, why }) => [position, why]))
   const unwritten = new Set(outcome.unwritten)
   rows.forEach((row, position) => {
@@ -22,7 +22,7 @@ export const settleRetried = <A>(
       return
     }
     row.why = whys.get(position) ?? row.why
-    if (whys.has(position)) state.refused.postpone(row, now())
+    if (whys.has(position)) state.refused.postpone(row, elapsed())
     if (row.record !== undefined) {
       account.superseded += 1
     } else {
@@ -31,9 +31,9 @@ export const settleRetried = <A>(
       account.refused += 1
       account.bytes += row.bytes
     }
-    if (now() - row.refusedAt > maxRefusedMillis) giveUpRefused(state, row, "refused")
+    if (elapsed() - row.refusedAt > maxRefusedMillis) giveUpRefused(state, row, "refused")
   })
-  if (whys.size + unwritten.size === 0) state.refused.widen(now())
+  if (whys.size + unwritten.size === 0) state.refused.widen(elapsed())
 }
 
 /** Ends the time apart of a key: what came meanwhile waits as any other. */

@@ -19,11 +19,11 @@ export const takeRestingOut = <A>(state: State<A>, group: Group<A>, held: Held<A
  * until it is their time. Answers whether any of the others says something new.
  */
 export const rest = <A>(state: State<A>, group: Group<A>): boolean => {
-  const { now, unchanged } = state.environment
+  const { elapsed, unchanged } = state.environment
   const { content, key } = state.definition
   const { waiting, written } = group
   if (waiting === undefined || written === undefined || content === undefined) return true
-  const before = now() - unchanged
+  const before = elapsed() - unchanged
   let isNews = false
   const different: Array<A> = []
   const same: Array<A> = []
@@ -65,8 +65,8 @@ const addTo = <A>(state: State<A>, group: Group<A>, place: "resting" | "woken", 
 /** Wakes the records whose time has come. It is put off until half an interval has passed since the last time. */
 export const wakeDue = <A>(state: State<A>): void => {
   if (state.restingCount === 0) return
-  const { interval, now, unchanged } = state.environment
-  const at = now()
+  const { elapsed, interval, unchanged } = state.environment
+  const at = elapsed()
   if (at < state.wakeAt) return
   state.wakeAt = at + interval / 2
   for (const group of state.resting) wakeGroup(state, group, at - unchanged)

@@ -44,7 +44,7 @@ const restore = <A>(state: State<A>, batch: Batch<A>, positions: ReadonlyArray<n
 
 /** A row that the store refused waits apart from now on. */
 const setApart = <A>(state: State<A>, batch: Batch<A>, record: A, held: Held<A>, why: string): void => {
-  const { account, now } = state.environment
+  const { account, elapsed } = state.environment
   if (batch.forgotten.has(held.group)) {
     account.discarded += 1
     return
@@ -59,7 +59,7 @@ const setApart = <A>(state: State<A>, batch: Batch<A>, record: A, held: Held<A>,
   }
   const bytes = state.bytesOf(record)
   group.refused ??= new Map()
-  group.refused.set(key, state.refused.add({ held, key, why, record, bytes }, now()))
+  group.refused.set(key, state.refused.add({ held, key, why, record, bytes }, elapsed()))
   account.refused += 1
   account.bytes += bytes
   moveWaiting(state, group, key)
@@ -84,10 +84,11 @@ const moveWaiting = <A>(state: State<A>, group: Group<A>, key: string): void => 
 
 /** Remembers what the store holds now; what it may or may not hold is forgotten. */
 const rememberWritten = <A>(state: State<A>, batch: Batch<A>, outcome: Outcome): void => {
-  const { interval, maxPending, now, unchanged } = state.environment
+  const { elapsed, interval, maxPending, now, unchanged } = state.environment
   const { content, time } = state.definition
   if (content === undefined) return
-  const at = now()
+  const at = elapsed()
+  const wallClock = now()
   const elsewhere = new Set(notWritten(outcome))
   if (state.rememberedCount + batch.records.length > maxPending) forgetExpired(state, at - unchanged)
   const saidBy = (record: A) => {
@@ -116,8 +117,8 @@ const rememberWritten = <A>(state: State<A>, batch: Batch<A>, outcome: Outcome):
         state.rememberedCount += 1
       }
       // What the table says is as old as the record, which waited for an interval at most.
-      const collectedAt = Math.min(at, Math.max(said.time, at - interval))
-      group.written.set(key, i, said.content, collectedAt)
+      const age = Math.min(interval, Math.max(0, wallClock - said.time))
+      group.written.set(key, i, said.content, at - age)
     }
   }
 }

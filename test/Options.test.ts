@@ -10,7 +10,7 @@ import * as MetadataBatcher from "../src/MetadataBatcher.ts"
 import * as Pubsub from "../src/Pubsub.ts"
 import * as StatsBatcher from "../src/StatsBatcher.ts"
 import * as Store from "../src/Store.ts"
-import { agentIdOf, rowsOf, start } from "./support/Fakes.ts"
+import { agentIdOf, fact, rowsOf, start } from "./support/Fakes.ts"
 
 const memory = Layer.merge(Store.layerMemory, Pubsub.layerMemory)
 
@@ -45,14 +45,22 @@ const nonsense: ReadonlyArray<
   ["interval", [0, 0.5, "0 seconds", {}, ...durations]],
   ["capacity", [...counts, 499]],
   ["maxPending", [...counts, 499]],
-  ["shutdownTimeout", [0, {}, ...durations]],
+  ["maxPendingBytes", counts],
+  ["maxBatchBytes", counts],
+  ["shutdownTimeout", durations],
   ["writeTimeout", durations],
   ["writeConcurrency", counts],
   ["onWriteFailure", ["", "retry", 1, true]],
+  ["unchanged", [0, 0.5, {}, ...durations]],
+  [
+    "maxAhead",
+    durations.filter((value) => value !== Number.POSITIVE_INFINITY && value !== Duration.infinity)
+  ],
+  ["name", ["", 5, {}]],
   ["metricsPrefix", ["", "1agent", "agent-api", "agent api", "ägent", 5, {}]]
 ]
 
-describe("Batcher.Options", () => {
+describe("Options", () => {
   it.effect.each(nonsense.flatMap(([option, values]) => values.map((value) => [option, value] as const)))(
     "%s %o fails when the layer is built",
     ([option, value]) =>
@@ -83,8 +91,12 @@ describe("Batcher.Options", () => {
         interval: 1,
         capacity: 1,
         maxPending: 1,
-        shutdownTimeout: 1,
+        maxPendingBytes: 1,
+        maxBatchBytes: 1,
+        shutdownTimeout: 0,
         writeTimeout: 0,
+        unchanged: 1,
+        maxAhead: 0,
         writeConcurrency: 1,
         onWriteFailure: "discard",
         metricsPrefix: "_"
@@ -107,11 +119,38 @@ describe("Batcher.Options", () => {
         error: "",
         collectedAt: DateTime.makeUnsafe(0)
       }))
-      assert.strictEqual(batcher.addUnsafe(agentIdOf(0), report), 2500)
+      assert.strictEqual(batcher.addUnsafe(agentIdOf(0), report), 2501)
       yield* batcher.flush
       assert.deepStrictEqual(
         writes.calls.map(({ keys }) => keys.length),
-        [500, 500, 500, 500, 500]
+        [500, 500, 500, 500, 500, 1]
+      )
+    })
+  )
+
+  it.effect("a definition that does not say what the content of a record is cannot have `unchanged`", () =>
+    Effect.gen(function* () {
+      const build = StatsBatcher.layer({ unchanged: "1 minute" }).pipe(Layer.provide(memory), Layer.build)
+      assert.deepInclude(yield* Effect.flip(Effect.scoped(build)), { option: "unchanged" })
+    })
+  )
+
+  it.effect("name is in spans, logs and nothing else", () =>
+    Effect.gen(function* () {
+      const { batcher, logs } = yield* start({ name: "Tenant A" })
+      batcher.addUnsafe(agentIdOf(0), [undefined as never])
+      assert.strictEqual((yield* logs.next("Warn")).annotations["batcher"], "Tenant A")
+    })
+  )
+
+  it.effect("channel is where changed agents are announced", () =>
+    Effect.gen(function* () {
+      const { batcher, publishes } = yield* start({ channel: "tenant_a" })
+      batcher.addUnsafe(agentIdOf(0), [fact("cpu", "")])
+      yield* batcher.flush
+      assert.deepStrictEqual(
+        publishes.calls.map(({ channel }) => channel),
+        ["tenant_a"]
       )
     })
   )
@@ -150,9 +189,11 @@ describe("MetadataBatcher.layerConfig", () => {
         error: "",
         collectedAt: DateTime.makeUnsafe(0)
       }))
-      // The capacity is five times the configured 7.
-      for (let agent = 0; agent < 12; agent++) batcher.addUnsafe(agentIdOf(agent), facts)
-      assert.deepInclude(yield* batcher.accounting, { queued: 35, dropped: 1 })
+      // The capacity is five times the configured 7: whoever finds the queue full folds it.
+      for (let agent = 0; agent < 11; agent++) batcher.addUnsafe(agentIdOf(agent), facts)
+      assert.deepInclude(yield* batcher.accounting, { queued: 33, pending: 0, dropped: 0 })
+      batcher.addUnsafe(agentIdOf(11), facts)
+      assert.deepInclude(yield* batcher.accounting, { queued: 3, pending: 33, dropped: 0 })
     }).pipe(Effect.provide(configure({ BATCH_SIZE: "7" })))
   )
 

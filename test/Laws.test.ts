@@ -123,10 +123,10 @@ describe("MetadataBatcher: laws", () => {
         const account = yield* started.batcher.accounting
         yield* assertAddsUp(account)
         assert.deepInclude(account, { queued: 0, pending: 0, inFlight: 0, discarded: 0 })
-        assert.strictEqual(
-          account.written,
-          started.writes.succeeded.reduce((sum, { keys }) => sum + keys.length, 0)
-        )
+        // Each key at least once; what the store passed over is no write.
+        const sent = started.writes.succeeded.reduce((sum, { keys }) => sum + keys.length, 0)
+        assert.isAtMost(account.written, sent)
+        assert.isAtLeast(account.written, model.newest.size)
       }),
     runs
   )
