@@ -71,6 +71,7 @@ export interface Accumulate<in out A> {
   readonly bytes: (record: A) => number
   /** Whether `unchanged` can be told. */
   readonly content: ((record: A) => ReadonlyArray<string>) | undefined
+  /** @internal */
   readonly make: (environment: Environment<A>) => Accumulator<A>
 }
 

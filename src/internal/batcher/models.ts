@@ -94,13 +94,13 @@ export interface Discarded<out A> {
  * @since 0.1.0
  */
 export interface Options {
-  /** Rows per batch. Default 500 (statistics: 1,024), as in the original. */
+  /** Rows per batch. Default 500 (statistics: 1,024), as in Coder 2.31. */
   readonly maxBatchSize?: number | undefined
-  /** Time between scheduled flushes. Default 5 seconds (statistics: 1 second), as in the original. */
+  /** Time between scheduled flushes. Default 5 seconds (statistics: 1 second), as in Coder 2.31. */
   readonly interval?: Duration.Input | undefined
   /**
    * Records the queue holds before whoever adds folds them. Default
-   * 5 × `maxBatchSize`, as in the original; at least `maxBatchSize`.
+   * 5 × `maxBatchSize`, as in Coder 2.31; at least `maxBatchSize`.
    */
   readonly capacity?: number | undefined
   /** Distinct keys (statistics: rows) that are kept until they are written. Default 50,000; at least `maxBatchSize`. */
@@ -115,7 +115,7 @@ export interface Options {
   readonly maxBatchBytes?: number | undefined
   /**
    * How long the close of the scope may take to write what is left. Default 15
-   * seconds, as in the original. With 0 each batch is tried once, without pauses,
+   * seconds, as in Coder 2.31. With 0 each batch is tried once, without pauses,
    * for up to `writeTimeout`, and no notification is awaited.
    */
   readonly shutdownTimeout?: Duration.Input | undefined
@@ -126,7 +126,7 @@ export interface Options {
   /**
    * What becomes of a batch whose write failed for a reason that can pass:
    * `"requeue"` (default) keeps and retries it, `"discard"` counts and forgets
-   * it, as the original does.
+   * it, as Coder 2.31 does.
    */
   readonly onWriteFailure?: "requeue" | "discard" | undefined
   /**
@@ -143,7 +143,7 @@ export interface Options {
   /** Names spans and annotates logs. Default: the name of the batcher's definition. */
   readonly name?: string | undefined
   /**
-   * Prefix of the metric names. Default `"agentapi"`; Coder's dashboards use
+   * Prefix of the metric names. Default `"agentapi"`; dashboards of Coder 2.31 use
    * `"coderd_agentapi"`. Of two batchers of one kind in a process each needs its
    * own: under one prefix counters add up, but gauges show the later one.
    */
