@@ -80,30 +80,18 @@
  */
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import type {
-  Accounting,
-  Definition,
-  Flushed,
-  InvalidOptionError,
-  Status
-} from "./internal/batcher/definition.ts"
+import type { Definition } from "./internal/batcher/definition.ts"
 import * as Engine from "./internal/batcher/engine.ts"
 import { sampledSpan } from "./internal/batcher/flushSpan.ts"
+import type { Accounting, Flushed, Status } from "./internal/batcher/models.ts"
+import type { InvalidOptionError } from "./internal/options.ts"
 
 export { appendOnly, newestWins } from "./internal/batcher/accumulate.ts"
 export type { Accumulate } from "./internal/batcher/accumulator.ts"
-export {
-  type Accounting,
-  type Announce,
-  type Definition,
-  type Discarded,
-  type Flushed,
-  InvalidOptionError,
-  type Options,
-  type Reason,
-  type Status
-} from "./internal/batcher/definition.ts"
+export type { Announce, Definition } from "./internal/batcher/definition.ts"
+export type { Accounting, Discarded, Flushed, Options, Reason, Status } from "./internal/batcher/models.ts"
 export { allChanged, type Refusal, type WriteResult } from "./internal/batcher/writeResult.ts"
+export { InvalidOptionError } from "./internal/options.ts"
 
 /**
  * A running batcher.

@@ -1,10 +1,10 @@
 /**
  * The metrics of a batcher, as handles.
  *
- * Names and buckets are those of Coder's `metadatabatcher`, so that dashboards
- * made for it work with the prefix `coderd_agentapi`; the metrics below
- * `publishErrors` are this library's own. The batcher updates them; read them
- * through an exporter, or with `Metric.value` in a test.
+ * The first seven, up to `publishErrors`, have the names and buckets of
+ * `metadatabatcher` in Coder 2.31, so that dashboards made for it work with the
+ * prefix `coderd_agentapi`. The others are this library's own. The batcher
+ * updates them; read them through an exporter, or with `Metric.value` in a test.
  *
  * No agent id and no key is ever a label: the number of series is fixed.
  *

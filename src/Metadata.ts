@@ -21,7 +21,7 @@ import { AgentId } from "./AgentId.ts"
  *   at most 65,535 characters in PostgreSQL.
  * - `collectedAt` decides which of two facts under one key is newer.
  *
- * The lengths are those of Coder's `workspace_agent_metadata` table.
+ * The lengths are those of the table `workspace_agent_metadata` in Coder 2.31.
  *
  * @category models
  * @since 0.1.0

@@ -56,8 +56,8 @@ import { Pubsub } from "./Pubsub.ts"
 import { Store } from "./Store.ts"
 
 /**
- * The channel on which changed agents are announced, as `AgentIdChunks`. The
- * original's name, so that both understand each other.
+ * The channel on which changed agents are announced, as `AgentIdChunks`. Coder
+ * 2.31 uses the same name and encoding, so that both understand each other.
  *
  * @category constants
  * @since 0.1.0
@@ -196,7 +196,7 @@ export const make = Effect.fnUntraced(function* (
     name: "MetadataBatcher",
     kind: "metadata",
     options: shared,
-    // The original's: 500 rows, 5 seconds.
+    // Those of Coder 2.31: 500 rows, 5 seconds.
     defaults: { maxBatchSize: 500, interval: "5 seconds" },
     accumulate,
     write: (facts, agentIds) => store.batchUpdateMetadata(toBatch(facts, agentIds as ReadonlyArray<AgentId>)),

@@ -72,7 +72,8 @@ import { Store } from "./Store.ts"
 
 /**
  * Settings of a `StatsBatcher`; see `Batcher.Options` for each one. Defaults
- * that differ: `maxBatchSize` 1,024 and `interval` 1 second, as in the original.
+ * that differ: `maxBatchSize` 1,024 and `interval` 1 second, as in `batchstats` of
+ * Coder 2.31.
  *
  * @category models
  * @since 0.1.0
@@ -155,7 +156,7 @@ export const make = Effect.fnUntraced(function* (
     name: "StatsBatcher",
     kind: "stats",
     options: shared,
-    // The original's: 1,024 rows, due at 80 %, 1 second.
+    // Those of Coder 2.31: 1,024 rows, due at 80 %, 1 second.
     defaults: {
       maxBatchSize: 1024,
       interval: "1 second",

@@ -87,6 +87,8 @@ describe("Package", () => {
       )
     const expected = [
       ...["package.json", "README.md", "CHANGELOG.md", "LICENSE"],
+      // What the README shows, and the recipes.
+      ...["src/app/page/screenshot.png", "src/README.md"],
       ...sources.map((source) => `src/${source}.ts`),
       ...sources.flatMap((source) =>
         ["js", "js.map", "d.ts", "d.ts.map"].map((extension) => `dist/${source}.${extension}`)

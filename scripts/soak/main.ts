@@ -58,7 +58,12 @@ await run(`random plans for ${minutes / 2} minutes`, [...vitest, "Simulation.tes
 })
 const end = performance.now() + (minutes / 2) * 60_000
 let rounds = 0
-do await run(`faults of PostgreSQL, round ${++rounds}`, [...vitest, "PgFaults.test.ts", "RefusedRowsPg.test.ts"])
+do
+  await run(`faults of PostgreSQL, round ${++rounds}`, [
+    ...vitest,
+    "PgFaults.test.ts",
+    "RefusedRowsPg.test.ts"
+  ])
 while (performance.now() < end && !values["dry-run"])
 await run("300 lost connections in a row", [...vitest, "PgPubsub.test.ts", "RedisPubsub.test.ts"], {
   SOAK_LOSSES: "300"

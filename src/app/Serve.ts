@@ -233,11 +233,9 @@ const check = (
       )
 
 const layer = ({ unlogged }: Options) =>
-  Layer.mergeAll(
-    PgStore.layer(),
-    PgPubsub.layer({ maxReconnectDelay: "1 second" }),
-    PgMigrations.layer({ unlogged })
-  ).pipe(
+  Layer.mergeAll(PgStore.layer(), PgPubsub.layer({ maxReconnectDelay: "1 second" })).pipe(
+    // First, since the store looks at its tables.
+    Layer.provideMerge(PgMigrations.layer({ unlogged })),
     Layer.provideMerge(Database.layer),
     Layer.provideMerge(Telemetry.layer),
     Layer.provideMerge(Screen.layer)

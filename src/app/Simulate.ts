@@ -161,10 +161,11 @@ const layer = ({ metricsPort, unlogged }: Options) =>
       Layer.mergeAll(
         PgStore.layer(),
         // After an outage, notifications resume within a second, for all to see.
-        PgPubsub.layer({ maxReconnectDelay: "1 second" }),
-        PgMigrations.layer({ unlogged })
+        PgPubsub.layer({ maxReconnectDelay: "1 second" })
       )
     ),
+    // First, since the store looks at its tables.
+    Layer.provideMerge(PgMigrations.layer({ unlogged })),
     Layer.provideMerge(Database.layer),
     Layer.provideMerge(Telemetry.layer),
     Layer.provideMerge(Screen.layer)

@@ -19,7 +19,7 @@ const time = Schema.Int.check(
 const withoutNul = Schema.isPattern(/^[^\0]*$/, { expected: "text without NUL" })
 const text = Schema.String.check(withoutNul)
 
-/** Longer keys do not fit the table's `varchar(128)` of the original. */
+/** Longer keys do not fit the table, whose column is a `varchar(127)`. */
 const maxKeyLength = 127
 
 const key = Schema.String.check(

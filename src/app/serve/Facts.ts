@@ -1,6 +1,6 @@
 /**
  * What becomes of the facts of a report before the batcher takes them: the
- * limits of Coder's server.
+ * limits of the server of Coder 2.31.
  *
  * @since 0.1.0
  */
@@ -18,7 +18,7 @@ import type { ReportedFact } from "../api/Models.ts"
 export const maxTextBytes = 2_048
 
 /**
- * Bytes of all keys of a report. The original's, from the time when a
+ * Bytes of all keys of a report. Coder 2.31 has it from the time when a
  * notification carried the keys.
  *
  * @category constants

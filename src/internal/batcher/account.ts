@@ -1,4 +1,4 @@
-import type { Accounting } from "./definition.ts"
+import type { Accounting } from "./models.ts"
 
 /**
  * Where each record that was ever offered is now, and how many bytes wait.

@@ -1,7 +1,7 @@
 import type { Account } from "./account.ts"
 import type { Batch, Outcome } from "./batch.ts"
-import type { Discarded } from "./definition.ts"
 import type { Report } from "./held.ts"
+import type { Discarded } from "./models.ts"
 
 /**
  * How records wait between two writes.
@@ -71,6 +71,7 @@ export interface Accumulate<in out A> {
   readonly bytes: (record: A) => number
   /** Whether `unchanged` can be told. */
   readonly content: ((record: A) => ReadonlyArray<string>) | undefined
+  /** @internal */
   readonly make: (environment: Environment<A>) => Accumulator<A>
 }
 

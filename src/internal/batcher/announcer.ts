@@ -126,7 +126,7 @@ export const make = (environment: {
     if (tally.written > 0 && !isRetry) {
       // The wall clock may be set back meanwhile.
       const seconds = Math.max(0, clock.currentTimeMillisUnsafe() - startedAt) / 1000
-      meters.flushed(reason, written, tally.written, seconds)
+      meters.flushed(reason, written.counts, tally.written, seconds)
     }
     span.end(failure)
   }
@@ -141,9 +141,9 @@ export const make = (environment: {
   return {
     announce: (settled) => {
       const told =
-        announce === undefined || settled.news.length === 0
+        announce === undefined || settled.written.news.length === 0
           ? Effect.void
-          : tell(announce, settled.news, settled.span)
+          : tell(announce, settled.written.news, settled.span)
       return told.pipe(Effect.andThen(debug(settled)), Effect.ensuring(Effect.sync(() => end(settled))))
     },
     retry:

@@ -1,9 +1,9 @@
 import * as MutableList from "effect/MutableList"
 import type { Accumulator, Environment } from "./accumulator.ts"
-import { type Batch, eachHeld, makeBatch, notWritten, type Outcome } from "./batch.ts"
-import type { Discarded } from "./definition.ts"
+import { type Batch, eachHeld, makeBatch, notWritten, type Outcome, retryBatch } from "./batch.ts"
 import { type Held, hold, type Report, splitHeld } from "./held.ts"
-import { batchOf, maxRefusedMillis, type RefusedRow, RefusedRows } from "./refused.ts"
+import type { Discarded } from "./models.ts"
+import { maxRefusedMillis, type RefusedRow, RefusedRows } from "./refused.ts"
 
 /** What a definition says of its records. */
 export interface AppendOnly<in out A> {
@@ -105,7 +105,7 @@ export class AppendOnlyAccumulator<A> implements Accumulator<A> {
     const { account, elapsed } = this.environment
     const rows = this.refusedRows.due(elapsed(), max)
     if (rows.length === 0) return undefined
-    const batch = batchOf(rows)
+    const batch = retryBatch(rows)
     for (const row of rows) row.record = undefined
     account.refused -= rows.length
     account.inFlight += rows.length

@@ -1,5 +1,5 @@
-import type { Flushed } from "./definition.ts"
 import type { Held } from "./held.ts"
+import type { Flushed } from "./models.ts"
 import type { RefusedRow } from "./refused.ts"
 import type { Refusal } from "./writeResult.ts"
 
@@ -65,6 +65,16 @@ export const makeBatch = <A>(
   return { held, records, groups, bytes, retried, forgotten: new Set() }
 }
 
+/** A batch that tries these rows again. */
+export const retryBatch = <A>(rows: ReadonlyArray<RefusedRow<A>>): Batch<A> =>
+  makeBatch(
+    rows.map((row) => {
+      const records = [row.record as A]
+      return { ...row.held, records, own: records, bytes: row.bytes }
+    }),
+    rows
+  )
+
 const byGroup = new WeakMap<object, ReadonlyMap<string, ReadonlyArray<Held<unknown>>>>()
 
 /** What a batch holds of a group. */
@@ -112,15 +122,34 @@ export const tallyOf = <A>(batch: Batch<A>, outcome: Outcome): Flushed => ({
   unwritten: outcome.unwritten.length
 })
 
-/** How many rows of each group were written. */
-export const writtenByGroup = <A>(batch: Batch<A>, outcome: Outcome): ReadonlyMap<string, number> => {
+/** What was written of a batch, by group: the one at a position wrote as many rows as `counts` says there. */
+export interface WrittenGroups {
+  readonly groups: ReadonlyArray<string>
+  readonly counts: ReadonlyArray<number>
+  /** Those of which others have to be told: something was written that was not known before. */
+  readonly news: ReadonlyArray<string>
+}
+
+export const writtenGroups = <A>(batch: Batch<A>, outcome: Outcome): WrittenGroups => {
+  const elsewhere = notWritten(outcome)
+  const isAllNews = batch.held.every(({ quiet }) => !quiet)
+  if (elsewhere.length > 0 || !isAllNews) return countGroups(batch, elsewhere)
+  // Only what is quiet shares its group with another held.
+  const groups = batch.held.map(({ group }) => group)
+  return { groups, counts: batch.held.map(({ records }) => records.length), news: groups }
+}
+
+const countGroups = <A>(batch: Batch<A>, elsewhere: ReadonlyArray<number>): WrittenGroups => {
   const counts = new Map<string, number>()
-  for (const { group, records } of batch.held) counts.set(group, (counts.get(group) ?? 0) + records.length)
-  for (const position of notWritten(outcome)) {
-    const group = batch.groups[position] as string
-    const count = counts.get(group) as number
-    if (count === 1) counts.delete(group)
-    else counts.set(group, count - 1)
+  const told = new Set<string>()
+  const passedOver = new Set(elsewhere)
+  let position = 0
+  for (const { group, quiet, records } of batch.held) {
+    for (let i = 0; i < records.length; i++) {
+      if (passedOver.has(position++)) continue
+      counts.set(group, (counts.get(group) ?? 0) + 1)
+      if (!quiet) told.add(group)
+    }
   }
-  return counts
+  return { groups: Array.from(counts.keys()), counts: Array.from(counts.values()), news: Array.from(told) }
 }

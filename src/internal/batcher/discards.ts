@@ -3,7 +3,8 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import { bounded } from "../bounded.ts"
 import * as throttledLog from "../throttledLog.ts"
-import type { Definition, Discarded } from "./definition.ts"
+import type { Definition } from "./definition.ts"
+import type { Discarded } from "./models.ts"
 import * as Signal from "./signal.ts"
 
 /** How many records `onDiscarded` is given at once. */

@@ -5,8 +5,8 @@ import type * as Fiber from "effect/Fiber"
 import { identity } from "effect/Function"
 import * as Tracer from "effect/Tracer"
 import type { Batch } from "./batch.ts"
-import type { Reason } from "./definition.ts"
 import { maxSpans } from "./held.ts"
+import type { Reason } from "./models.ts"
 
 /** The span of whoever runs this fiber, if it is one worth linking to. */
 export const sampledSpan = ({ cache }: Fiber.Fiber<unknown, unknown>): Tracer.AnySpan | undefined =>

@@ -5,7 +5,7 @@ import * as Latch from "effect/Latch"
 import { monotonicMillis } from "../monotonicMillis.ts"
 import { ignoreDefect, warningIntervalMillis } from "../throttledLog.ts"
 import type { Account } from "./account.ts"
-import type { Status } from "./definition.ts"
+import type { Status } from "./models.ts"
 
 /** How often an outage that goes on is mentioned again. */
 const reminderMillis = 60_000

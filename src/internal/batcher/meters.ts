@@ -4,7 +4,7 @@ import * as Metric from "effect/Metric"
 import type * as Scope from "effect/Scope"
 import type { BatcherMetrics } from "../../BatcherMetrics.ts"
 import type { Account } from "./account.ts"
-import type { Reason } from "./definition.ts"
+import type { Reason } from "./models.ts"
 
 /** Why a statement failed, as a label. */
 export type FailureLabel = "Unavailable" | "Rejected" | "Canceled"
@@ -18,7 +18,7 @@ export interface Meters {
   readonly dated: (count: number) => void
   readonly flushed: (
     reason: Reason,
-    rowsByGroup: ReadonlyMap<string, number>,
+    rowsByGroup: ReadonlyArray<number>,
     rows: number,
     seconds: number
   ) => void
@@ -105,7 +105,7 @@ export const make = Effect.fnUntraced(function* (
     publishFailed: (count) => add(publishErrors, count),
     dated: (count) => add(dated, count),
     flushed: (reason, rowsByGroup, rows, seconds) => {
-      for (const count of rowsByGroup.values()) metrics.batchUtilization.updateUnsafe(count, metricContext)
+      for (const count of rowsByGroup) metrics.batchUtilization.updateUnsafe(count, metricContext)
       metrics.batchSize.updateUnsafe(rows, metricContext)
       add(batches[reason], 1)
       durations[reason].updateUnsafe(seconds, metricContext)

@@ -1,8 +1,9 @@
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import type { InvalidOptionError } from "../options.ts"
 import { count, invalid, metricName, millis, nonEmpty, oneOf } from "../options.ts"
 import type { Accumulate } from "./accumulator.ts"
-import type { Definition, InvalidOptionError } from "./definition.ts"
+import type { Definition } from "./definition.ts"
 
 /** `Options` with every default filled in and durations in milliseconds. */
 export interface Resolved {

@@ -1,4 +1,3 @@
-import { type Batch, makeBatch } from "./batch.ts"
 import type { Held } from "./held.ts"
 
 /** What is refused for longer than this is given up. */
@@ -79,13 +78,3 @@ export class RefusedRows<A> {
     return this.rows.values()
   }
 }
-
-/** A batch that tries these rows again. */
-export const batchOf = <A>(rows: ReadonlyArray<RefusedRow<A>>): Batch<A> =>
-  makeBatch(
-    rows.map((row) => {
-      const records = [row.record as A]
-      return { ...row.held, records, own: records, bytes: row.bytes }
-    }),
-    rows
-  )

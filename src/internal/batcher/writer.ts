@@ -8,12 +8,21 @@ import { bounded } from "../bounded.ts"
 import * as throttledLog from "../throttledLog.ts"
 import type { Account } from "./account.ts"
 import type { Accumulator } from "./accumulator.ts"
-import { allWritten, type Batch, nothingWritten, type Outcome, tallyOf, writtenByGroup } from "./batch.ts"
-import type { Definition, Flushed, Reason } from "./definition.ts"
+import {
+  allWritten,
+  type Batch,
+  nothingWritten,
+  type Outcome,
+  tallyOf,
+  type WrittenGroups,
+  writtenGroups
+} from "./batch.ts"
+import type { Definition } from "./definition.ts"
 import { failureOf, printable } from "./failure.ts"
 import { begin, type FlushSpan } from "./flushSpan.ts"
 import type { Health } from "./health.ts"
 import type { Meters } from "./meters.ts"
+import type { Flushed, Reason } from "./models.ts"
 import type { Resolved } from "./options.ts"
 import type { Phase } from "./phase.ts"
 import { type Failure, writeBatch } from "./search.ts"
@@ -27,10 +36,7 @@ const maxNamed = 10
 export interface Settled {
   readonly reason: Reason
   readonly tally: Flushed
-  /** Rows written, by group. */
-  readonly written: ReadonlyMap<string, number>
-  /** Groups of which others have to be told. */
-  readonly news: ReadonlyArray<string>
+  readonly written: WrittenGroups
   readonly failure: Error | undefined
   readonly span: FlushSpan
   /** When the batch was taken, in milliseconds since the epoch. */
@@ -226,9 +232,8 @@ export const make = <A>(environment: WriterEnvironment<A>): Writer => {
     const tally = tallyOf(batch, outcome)
     span.annotate(() => describeOutcome(batch, outcome, tally))
     for (const line of linesOf(batch, outcome)) yield* throttledLog.ignoreDefect(span.log(line))
-    const written = writtenByGroup(batch, outcome)
-    const news = newsOf(batch, written)
-    return { reason, tally, written, news, failure: outcome.failure, span, startedAt, isRetry }
+    const written = writtenGroups(batch, outcome)
+    return { reason, tally, written, failure: outcome.failure, span, startedAt, isRetry }
   })
 
   const takeAndRun = (reason: Reason, take: () => Batch<A> | undefined) =>
@@ -291,11 +296,3 @@ const attempt = <B>(ask: () => B, orElse: B): B => {
 
 const pick = <B>(values: ReadonlyArray<B>, positions: ReadonlyArray<number>): ReadonlyArray<B> =>
   positions.map((position) => values[position] as B)
-
-/** Groups with something written that was not known before. */
-const newsOf = <A>(batch: Batch<A>, written: ReadonlyMap<string, number>): ReadonlyArray<string> => {
-  const isAllNews = batch.held.every(({ quiet }) => !quiet)
-  if (isAllNews) return Array.from(written.keys())
-  const loud = new Set(batch.held.filter(({ quiet }) => !quiet).map(({ group }) => group))
-  return Array.from(written.keys()).filter((group) => loud.has(group))
-}

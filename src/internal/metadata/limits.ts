@@ -1,7 +1,7 @@
-/** Characters of a key at most, as in Coder's table. */
+/** Characters of a key at most, as in the table of Coder 2.31. */
 export const maxKeyLength = 127
 
-/** Characters of a value or an error at most, as in Coder's table. */
+/** Characters of a value or an error at most, as in the table of Coder 2.31. */
 export const maxTextLength = 65_535
 
 /** Whether a text has more characters than `maxLength`. PostgreSQL counts code points, of which there are never more than UTF-16 units. */

@@ -51,6 +51,12 @@ export interface Page {
   readonly unseen: ReadonlyArray<string>
 }
 
+// For each agent, by the key. NOT EXISTS would let the planner read the whole table instead.
+const isUnseen = (table: string, agent: string, since: string): string => `(
+  SELECT true FROM ${table} AS n
+  WHERE n.workspace_agent_id = ${agent} AND n.collected_at >= ${since} LIMIT 1
+) IS NULL`
+
 /**
  * Looks at the next `size` agents and names those of which no fact is as new as
  * the cutoff. Of each agent the first row is fetched, and others only where that
@@ -68,10 +74,8 @@ WITH RECURSIVE page AS (
   ) AS next WHERE page.n < ${size}
 )
 SELECT (SELECT id::text FROM page ORDER BY n DESC LIMIT 1) AS last,
-  coalesce(array_agg(id::text) FILTER (WHERE at < ${cutoff("$2", "$3")} AND NOT EXISTS (
-    SELECT FROM ${table} AS t
-    WHERE t.workspace_agent_id = page.id AND t.collected_at >= ${cutoff("$2", "$3")}
-  )), '{}') AS unseen
+  coalesce(array_agg(id::text) FILTER (WHERE at < ${cutoff("$2", "$3")}
+    AND ${isUnseen(table, "page.id", cutoff("$2", "$3"))}), '{}') AS unseen
 FROM page`
 
 /**
@@ -84,15 +88,12 @@ export const deleteUnseen = (table: string, size: number): string => `
 WITH turn AS MATERIALIZED (SELECT ${lockOf("$1::text")} AS mine),
 old AS MATERIALIZED (
   SELECT t.workspace_agent_id AS a, t.key AS k
-  FROM ${table} AS t
-  WHERE (SELECT mine FROM turn) AND t.workspace_agent_id = ANY ($4::uuid[])
-    AND t.collected_at < ${cutoff("$2", "$3")}
-    AND NOT EXISTS (
-      SELECT FROM ${table} AS n
-      WHERE n.workspace_agent_id = t.workspace_agent_id AND n.collected_at >= ${cutoff("$2", "$3")}
-    )
-  ORDER BY 1, 2 LIMIT ${size}
-  FOR UPDATE SKIP LOCKED
+  FROM unnest($4::uuid[]) AS unseen(id)
+  JOIN ${table} AS t ON t.workspace_agent_id = unseen.id
+  WHERE (SELECT mine FROM turn) AND t.collected_at < ${cutoff("$2", "$3")}
+    AND ${isUnseen(table, "unseen.id", cutoff("$2", "$3"))}
+  LIMIT ${size}
+  FOR UPDATE OF t SKIP LOCKED
 ),
 deleted AS (
   DELETE FROM ${table} AS t USING old

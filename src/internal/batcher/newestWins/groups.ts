@@ -7,6 +7,17 @@ import { Group } from "./group.ts"
 /** Up to this many groups are kept without asking whether they are idle. */
 const maxUnswept = 10_000
 
+/** Slots of the groups that were asked for last; a power of two. */
+const recentSlots = 4_096
+
+/** A slot by a few characters from both ends, which differ in UUIDs as in numbered names. */
+const slotOf = (id: string): number => {
+  const end = id.length - 1
+  const first = (id.charCodeAt(0) << 9) ^ (id.charCodeAt(1) << 5) ^ id.charCodeAt(2)
+  const last = (id.charCodeAt(end) << 7) ^ (id.charCodeAt(end - 1) << 3) ^ id.charCodeAt(end - 2)
+  return (first ^ last) & (recentSlots - 1)
+}
+
 /**
  * The groups by id, and those that wait in the order in which they began to.
  *
@@ -20,14 +31,23 @@ export class Groups<A> {
   private readonly byId = Ref.makeUnsafe(HashMap.beginMutation(HashMap.empty<string, Group<A>>()))
   private readonly order = MutableList.make<Group<A>>()
   private sweepAt = maxUnswept
+  // Hashing an id of 36 characters costs as much as folding its report.
+  private readonly recent = new Array<Group<A> | undefined>(recentSlots).fill(undefined)
 
   get(id: string): Group<A> | undefined {
     return Option.getOrUndefined(HashMap.get(Ref.getUnsafe(this.byId), id))
   }
 
   getOrAdd(id: string): Group<A> {
-    const known = this.get(id)
-    if (known !== undefined) return known
+    const slot = slotOf(id)
+    const recent = this.recent[slot]
+    if (recent !== undefined && recent.id === id) return recent
+    const group = this.get(id) ?? this.add(id)
+    this.recent[slot] = group
+    return group
+  }
+
+  private add(id: string): Group<A> {
     const group = new Group<A>(id)
     if (HashMap.size(Ref.getUnsafe(this.byId)) >= this.sweepAt) this.sweep()
     HashMap.set(Ref.getUnsafe(this.byId), id, group)
@@ -63,6 +83,7 @@ export class Groups<A> {
     const kept = HashMap.beginMutation(HashMap.empty<string, Group<A>>())
     for (const group of this.values()) if (!group.isIdle) HashMap.set(kept, group.id, group)
     this.byId.ref.current = kept
+    this.recent.fill(undefined)
     this.sweepAt = Math.max(maxUnswept, 2 * HashMap.size(kept))
   }
 }

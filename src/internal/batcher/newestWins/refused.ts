@@ -1,5 +1,5 @@
 import type { Batch, Outcome } from "../batch.ts"
-import type { Discarded } from "../definition.ts"
+import type { Discarded } from "../models.ts"
 import { maxRefusedMillis, type RefusedRow } from "../refused.ts"
 import { merge } from "./fold.ts"
 import type { State } from "./state.ts"

@@ -1,7 +1,7 @@
 import type { Environment } from "../accumulator.ts"
 import type { Batch } from "../batch.ts"
-import type { Discarded } from "../definition.ts"
 import type { Held } from "../held.ts"
+import type { Discarded } from "../models.ts"
 import { RefusedRows } from "../refused.ts"
 import type { Group } from "./group.ts"
 import { Groups } from "./groups.ts"

@@ -1,6 +1,5 @@
-import { type Batch, makeBatch } from "../batch.ts"
+import { type Batch, makeBatch, retryBatch } from "../batch.ts"
 import { type Held, splitHeld } from "../held.ts"
-import { batchOf } from "../refused.ts"
 import type { Group } from "./group.ts"
 import { rest, takeRestingOut, wakeDue } from "./resting.ts"
 import type { State } from "./state.ts"
@@ -71,7 +70,7 @@ export const takeRefused = <A>(state: State<A>, max: number): Batch<A> | undefin
   const { account, elapsed } = state.environment
   const rows = state.refused.due(elapsed(), max)
   if (rows.length === 0) return undefined
-  const batch = batchOf(rows)
+  const batch = retryBatch(rows)
   for (const row of rows) row.record = undefined
   account.refused -= rows.length
   account.inFlight += rows.length
