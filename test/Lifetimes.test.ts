@@ -1,6 +1,7 @@
 /** A batcher's layer may be built by anybody and interrupted at any instant: nothing of them stays, and nothing goes wrong. */
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import * as Metric from "effect/Metric"
@@ -24,35 +25,52 @@ describe("A layer's build", () => {
     })
   )
 
-  it.effect("leaves nothing of whoever builds it in the fibers that outlive it", () =>
+  it.effect("leaves its span to no fiber that outlives it", () =>
     Effect.gen(function* () {
       const world = yield* makeWorld()
-      const seen: Array<{ readonly parent: unknown; readonly root: boolean }> = []
+      const parents = new Map<string, Array<string>>()
       const tracer = Tracer.make({
         span: (options) => {
-          if (options.name.startsWith("MetadataBatcher.")) {
-            seen.push({ parent: options.parent, root: options.root })
-          }
+          const { parent } = options
+          const name = parent._tag === "Some" && parent.value._tag === "Span" ? parent.value.name : "none"
+          parents.set(options.name, [...(parents.get(options.name) ?? []), name])
           return new Tracer.NativeSpan(options)
         }
       })
       const scope = yield* Scope.make()
       // An application builds its layers under a span, within a request perhaps.
-      const batcher = yield* MetadataBatcher.make().pipe(
+      const batcher = yield* MetadataBatcher.make({
+        unchanged: "1 minute",
+        onWriteFailure: "discard",
+        onDiscarded: () => Effect.withSpan(Effect.void, "dead letters")
+      }).pipe(
         Effect.provideService(Store, world.store),
-        Effect.provideService(Pubsub, world.pubsub),
+        Effect.provideService(Pubsub, {
+          publish: (channel, payloads) => Effect.withSpan(world.pubsub.publish(channel, payloads), "notify"),
+          subscribe: (channel) => Effect.withSpan(world.pubsub.subscribe(channel), "subscribe")
+        }),
         Scope.provide(scope),
-        Effect.withSpan("the request that built it"),
+        Effect.withSpan("build"),
         Effect.provideService(Tracer.Tracer, tracer)
       )
+      world.publishes.answer(Effect.die("a bug in the pubsub"))
       batcher.addUnsafe(agentIdOf(1), facts(2))
-      yield* TestClock.adjust("5 seconds")
-      assert.isAtLeast(seen.length, 3)
-      for (const { parent } of seen) {
-        const name = (parent as { readonly value?: { readonly name?: string } } | undefined)?.value?.name
-        assert.notStrictEqual(name, "the request that built it")
-      }
-      yield* Scope.close(scope, yield* Effect.exit(Effect.void))
+      yield* TestClock.adjust("10 seconds")
+      world.inject({ write: [{ _tag: "Fail", reason: "Unavailable", millis: 0 }] })
+      batcher.addUnsafe(agentIdOf(2), facts(2))
+      yield* TestClock.adjust("10 seconds")
+      yield* Scope.close(scope, Exit.void).pipe(Effect.forkChild({ startImmediately: true }))
+      yield* TestClock.adjust("1 minute")
+      // The first notification is below its flush; its retry belongs to none.
+      assert.deepStrictEqual(Object.fromEntries(parents), {
+        build: ["none"],
+        subscribe: ["none"],
+        "MetadataBatcher.flush": ["none", "none"],
+        "MetadataBatcher.write": ["MetadataBatcher.flush", "MetadataBatcher.flush"],
+        "MetadataBatcher.publish": ["MetadataBatcher.flush"],
+        notify: ["MetadataBatcher.publish", "none"],
+        "dead letters": ["none"]
+      })
     })
   )
 
