@@ -23,17 +23,25 @@ export const settleRetried = <A>(
     }
     row.why = whys.get(position) ?? row.why
     if (whys.has(position)) state.refused.postpone(row, elapsed())
-    if (row.record !== undefined) {
-      account.superseded += 1
-    } else {
-      row.record = batch.records[position] as A
-      row.bytes = state.bytesOf(row.record)
-      account.refused += 1
-      account.bytes += row.bytes
-    }
+    takeBack(state, row, batch.records[position] as A)
     if (elapsed() - row.refusedAt > maxRefusedMillis) giveUpRefused(state, row, "refused")
   })
   if (whys.size + unwritten.size === 0) state.refused.widen(elapsed())
+}
+
+/** What was tried waits again, unless something newer has come for its key. */
+const takeBack = <A>(state: State<A>, row: RefusedRow<A>, tried: A): void => {
+  const { account } = state.environment
+  if (row.record === undefined) {
+    account.refused += 1
+  } else {
+    account.superseded += 1
+    if (state.timeOf(row.record) >= state.timeOf(tried)) return
+    account.bytes -= row.bytes
+  }
+  row.record = tried
+  row.bytes = state.bytesOf(tried)
+  account.bytes += row.bytes
 }
 
 /** Ends the time apart of a key: what came meanwhile waits as any other. */
