@@ -1,4 +1,5 @@
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
 import type { Account } from "./account.ts"
 import type { Accumulator } from "./accumulator.ts"
 import type { Announcer } from "./announcer.ts"
@@ -18,6 +19,9 @@ const maxAnnouncingMillis = 5_000
 /**
  * Writes what is left, within `shutdownTimeout`, and then says what was lost.
  * Writes are awaited, notifications only once everything is written.
+ *
+ * All of this happens in a fiber of its own: a scope is often closed because its
+ * owner was interrupted, and that interruption must not reach the last writes.
  */
 export const close = <A>(environment: {
   readonly account: Account
@@ -86,15 +90,18 @@ export const close = <A>(environment: {
     )
   })
 
-  return Effect.gen(function* () {
+  const closing = Effect.gen(function* () {
     phase.close()
     intake.closeUnsafe()
     intake.foldUnsafe(() => false)
     yield* environment.intakeLog.last
-    yield* Effect.interruptible(writeRest)
-    yield* Effect.interruptible(announceRest)
+    yield* writeRest
+    yield* announceRest
     yield* giveUp
-    yield* Effect.interruptible(discards.drain(Math.max(1_000, phase.millisLeft())))
+    yield* discards.drain(Math.max(1_000, phase.millisLeft()))
     yield* flushing.interruptAll
   })
+  return Effect.uninterruptible(
+    Effect.flatMap(Effect.forkDetach(closing, { startImmediately: true }), Fiber.join)
+  )
 }
