@@ -66,6 +66,9 @@ export const close = <A>(environment: {
           Effect.andThen(cutHanging, Effect.never)
         ).pipe(Effect.timeoutOption(shutdownTimeout))
 
+  // Nobody attempts anything any more: whoever has asked for a flush during an outage is told what is left.
+  const answerFlushes = Effect.andThen(Effect.sync(flushing.attempted), Effect.yieldNow)
+
   const announceRest = Effect.suspend(() => {
     const millis = Math.min(maxAnnouncingMillis, phase.millisLeft())
     return shutdownTimeout === 0
@@ -82,6 +85,7 @@ export const close = <A>(environment: {
     accumulator.giveUp()
     environment.meters.catchUp()
     phase.isClosed = true
+    flushing.attempted()
     const log = (line: Effect.Effect<void>, count: number) =>
       count === 0 ? Effect.void : Effect.annotateLogs(line, { count })
     return Effect.andThen(
@@ -96,6 +100,7 @@ export const close = <A>(environment: {
     intake.foldUnsafe(() => false)
     yield* environment.intakeLog.last
     yield* writeRest
+    yield* answerFlushes
     yield* announceRest
     yield* giveUp
     yield* discards.drain(Math.max(1_000, phase.millisLeft()))
