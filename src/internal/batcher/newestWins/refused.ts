@@ -16,6 +16,7 @@ export const settleRetried = <A>(
   const unwritten = new Set(outcome.unwritten)
   rows.forEach((row, position) => {
     const stays = whys.has(position) || unwritten.has(position)
+    row.isTried = false
     if (!stays || batch.forgotten.has(row.held.group)) {
       release(state, row)
       if (stays) account.discarded += 1
@@ -49,19 +50,21 @@ export const release = <A>(state: State<A>, row: RefusedRow<A>): void => {
   merge(state, group, { record, likely: 0, since, spans, isLater: true })
 }
 
-/** Gives up what waits of a refused row. */
+/** Gives up what waits of a refused row. What is being tried of it is for its batch to settle. */
 export const giveUpRefused = <A>(
   state: State<A>,
   row: RefusedRow<A>,
   reason: Discarded<A>["reason"] | "forgotten"
 ): void => {
   const { account } = state.environment
-  if (row.record === undefined) return
-  remove(state, row)
+  const { record } = row
+  if (record === undefined) return
   account.refused -= 1
   account.discarded += 1
   account.bytes -= row.bytes
-  if (reason !== "forgotten") state.tell(row.held.group, row.record, reason, row.why)
+  if (reason !== "forgotten") state.tell(row.held.group, record, reason, row.why)
+  if (row.isTried) row.record = undefined
+  else remove(state, row)
 }
 
 const remove = <A>(state: State<A>, row: RefusedRow<A>): void => {
