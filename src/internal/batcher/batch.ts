@@ -132,10 +132,10 @@ export interface WrittenGroups {
 
 export const writtenGroups = <A>(batch: Batch<A>, outcome: Outcome): WrittenGroups => {
   const elsewhere = notWritten(outcome)
-  const isAllNews = batch.held.every(({ quiet }) => !quiet)
-  if (elsewhere.length > 0 || !isAllNews) return countGroups(batch, elsewhere)
-  // Only what is quiet shares its group with another held.
   const groups = batch.held.map(({ group }) => group)
+  const isEachAnother = new Set(groups).size === groups.length
+  const isAllNews = batch.held.every(({ quiet }) => !quiet)
+  if (elsewhere.length > 0 || !isEachAnother || !isAllNews) return countGroups(batch, elsewhere)
   return { groups, counts: batch.held.map(({ records }) => records.length), news: groups }
 }
 
