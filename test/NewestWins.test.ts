@@ -91,6 +91,27 @@ describe("The newest wins", () => {
     })
   )
 
+  it.effect("between a refused row that is tried again and what comes meanwhile", () =>
+    Effect.gen(function* () {
+      const { assertAccount, batcher, rule, valueHeld, writes } = yield* start()
+      rule({ refuses: ({ key }) => (key === "cpu" ? "not yet" : undefined), tells: "names" })
+      yield* batcher.add(agent, [fact("cpu", "newest", 3), fact("disk", "", 1)])
+      yield* batcher.flush
+      const gate = writes.hold()
+      yield* TestClock.adjust("1 second")
+      yield* batcher.add(agent, [fact("cpu", "late", 2)])
+      yield* TestClock.adjust(0)
+      yield* assertAccount({ inFlight: 1, refused: 1 })
+      yield* gate.open
+      yield* TestClock.adjust(0)
+      yield* assertAccount({ inFlight: 0, refused: 1, superseded: 1 })
+      rule({})
+      yield* TestClock.adjust("10 seconds")
+      assert.strictEqual(valueHeld(agent, "cpu"), "newest")
+      yield* assertAccount({ refused: 0, written: 2 })
+    })
+  )
+
   it.effect("in the store: what it holds newer is counted as superseded, and not announced", () =>
     Effect.gen(function* () {
       const { assertAccount, batcher, published, valueHeld } = yield* start()

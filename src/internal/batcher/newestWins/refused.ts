@@ -1,7 +1,7 @@
 import type { Batch, Outcome } from "../batch.ts"
 import type { Discarded } from "../models.ts"
 import { maxRefusedMillis, type RefusedRow } from "../refused.ts"
-import { merge } from "./fold.ts"
+import { merge, mergeRefused } from "./fold.ts"
 import type { State } from "./state.ts"
 
 /** Rows that were tried again: those that failed wait on, with what has come since. */
@@ -24,14 +24,9 @@ export const settleRetried = <A>(
     }
     row.why = whys.get(position) ?? row.why
     if (whys.has(position)) state.refused.postpone(row, elapsed())
-    if (row.record !== undefined) {
-      account.superseded += 1
-    } else {
-      row.record = batch.records[position] as A
-      row.bytes = state.bytesOf(row.record)
-      account.refused += 1
-      account.bytes += row.bytes
-    }
+    const tried = batch.records[position] as A
+    const isOlderThan = (since: A) => state.timeOf(tried) <= state.timeOf(since)
+    mergeRefused(state, row, tried, state.bytesOf(tried), isOlderThan)
     if (elapsed() - row.refusedAt > maxRefusedMillis) giveUpRefused(state, row, "refused")
   })
   if (whys.size + unwritten.size === 0) state.refused.widen(elapsed())
