@@ -56,6 +56,14 @@ describe("Pages", () => {
     assert.throws(() => startOf("npm run bench -- w3"), "the bench has no row called w3")
     assert.throws(() => startOf("npm run bench -- --slow"), "Unknown option '--slow'")
     assert.throws(() => startOf("make coffee"), "does not know how to try: make coffee")
+    assert.throws(() => startOf("node scripts/soak/gone.ts"), "there is no scripts/soak/gone.ts")
+    assert.throws(() => startOf("node scripts/soak/race.ts --warp"), "does not know --warp")
+    assert.throws(() => startOf("curl -k http://127.0.0.1:3000/"), "does not know what curl does with -k")
+    const refused = startOf("curl http://127.0.0.1:3000/api/nothing") ?? assert.fail("nothing to run")
+    await run(refused).then(
+      () => assert.fail("a request that is refused passes"),
+      (error: Error) => assert.match(error.message, /^404 /)
+    )
     const start = startOf("npm test -- NoSuchFile") ?? assert.fail("nothing to run")
     assert.strictEqual((await run(start)).output, "")
   })
