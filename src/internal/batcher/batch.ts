@@ -132,9 +132,9 @@ export interface WrittenGroups {
 
 export const writtenGroups = <A>(batch: Batch<A>, outcome: Outcome): WrittenGroups => {
   const elsewhere = notWritten(outcome)
-  const isAllNews = batch.held.every(({ quiet }) => !quiet)
-  if (elsewhere.length > 0 || !isAllNews) return countGroups(batch, elsewhere)
-  // Only what is quiet shares its group with another held.
+  // A group has one held in a batch, unless that is quiet or tries refused rows again.
+  const isOneEach = batch.retried === undefined && batch.held.every(({ quiet }) => !quiet)
+  if (elsewhere.length > 0 || !isOneEach) return countGroups(batch, elsewhere)
   const groups = batch.held.map(({ group }) => group)
   return { groups, counts: batch.held.map(({ records }) => records.length), news: groups }
 }
