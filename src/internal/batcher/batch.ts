@@ -132,11 +132,11 @@ export interface WrittenGroups {
 
 export const writtenGroups = <A>(batch: Batch<A>, outcome: Outcome): WrittenGroups => {
   const elsewhere = notWritten(outcome)
-  const isAllNews = batch.held.every(({ quiet }) => !quiet)
-  if (elsewhere.length > 0 || !isAllNews) return countGroups(batch, elsewhere)
-  const groups = batch.held.map(({ group }) => group)
   // A group whose turn ends within a batch may have its next one in the same.
-  if (new Set(groups).size < groups.length) return countGroups(batch, elsewhere)
+  const groups = batch.held.map(({ group }) => group)
+  const isEachAnother = new Set(groups).size === groups.length
+  const isAllNews = batch.held.every(({ quiet }) => !quiet)
+  if (elsewhere.length > 0 || !isEachAnother || !isAllNews) return countGroups(batch, elsewhere)
   return { groups, counts: batch.held.map(({ records }) => records.length), news: groups }
 }
 
