@@ -133,6 +133,20 @@ describe("An append-only audit log", () => {
     })
   )
 
+  it.effect("has nothing left to forget after a close that lost something", () =>
+    Effect.gen(function* () {
+      const { assertAccount, batcher, closeInTime, own } = yield* startAuditLog()
+      own.refuses = (entry) => (entry as Entry).action === "bad"
+      for (const action of ["good", "bad"]) yield* batcher.add({ user: "ada", action })
+      yield* batcher.flush
+      yield* down(own, true)
+      yield* batcher.add({ user: "ada", action: "late" })
+      yield* closeInTime
+      yield* batcher.forget("")
+      yield* assertAccount({ written: 1, pending: 0, refused: 0, discarded: 2 })
+    })
+  )
+
   it.effect("gives up the oldest entries where there is no room", () =>
     Effect.gen(function* () {
       const { assertAccount, batcher, own, table } = yield* startAuditLog({ maxBatchSize: 5, maxPending: 10 })

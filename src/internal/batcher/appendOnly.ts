@@ -236,6 +236,7 @@ export class AppendOnlyAccumulator<A> implements Accumulator<A> {
     }
     this.inFlight.clear()
     MutableList.clear(this.waiting)
+    this.refusedRows.clear()
     account.discarded += account.pending + account.inFlight + account.refused
     account.pending = 0
     account.inFlight = 0

@@ -76,6 +76,10 @@ export class RefusedRows<A> {
     return undefined
   }
 
+  clear(): void {
+    this.rows.clear()
+  }
+
   values(): Iterable<RefusedRow<A>> {
     return this.rows.values()
   }

@@ -42,7 +42,7 @@ export const forgetWritten = <A>(state: State<A>, id: string | undefined): void 
 export const giveUp = <A>(state: State<A>): void => {
   const { account, discards } = state.environment
   if (discards) tellAll(state)
-  state.inFlight.clear()
+  state.clear()
   account.discarded += account.pending + account.inFlight + account.refused
   account.pending = 0
   account.inFlight = 0
