@@ -133,6 +133,16 @@ describe("An append-only audit log", () => {
     })
   )
 
+  it.effect("gives up none of them for one that finds no room all the same", () =>
+    Effect.gen(function* () {
+      const { assertAccount, batcher, own } = yield* startAuditLog({ maxPendingBytes: 1_000 })
+      yield* down(own, true)
+      for (let number = 0; number < 10; number++) batcher.addUnsafe({ user: "ada", action: `${number}` })
+      assert.isFalse(batcher.addUnsafe({ user: "ada", action: "x".repeat(1_000) }))
+      yield* assertAccount({ dropped: 1, discarded: 0 })
+    })
+  )
+
   it.effect("has nothing left to forget after a close that lost something", () =>
     Effect.gen(function* () {
       const { assertAccount, batcher, closeInTime, own } = yield* startAuditLog()

@@ -161,6 +161,18 @@ describe("A refused row", () => {
     })
   )
 
+  it.effect("does not give way to what finds no room all the same", () =>
+    Effect.gen(function* () {
+      const { assertAccount, batcher, rule } = yield* start({ maxPendingBytes: 1_000 })
+      rule({ refuses: refusesPoison(), tells: "names" })
+      batcher.addUnsafe(agent, [fact("bad", poison("")), fact("good", "")])
+      yield* batcher.flush
+      yield* assertAccount({ refused: 1, written: 1 })
+      assert.strictEqual(batcher.addUnsafe(other, [fact("large", "x".repeat(1_000))]), 0)
+      yield* assertAccount({ refused: 1, discarded: 0, dropped: 1 })
+    })
+  )
+
   it.effect("does not give way while it is being tried again", () =>
     Effect.gen(function* () {
       const { assertAccount, batcher, rule, writes } = yield* start({

@@ -40,6 +40,9 @@ export class AppendOnlyAccumulator<A> implements Accumulator<A> {
     const hasRoom = () =>
       account.pending + account.refused + size <= maxPending &&
       account.bytes + report.bytes <= maxPendingBytes
+    // What is in a write cannot make room: then nothing is given up for what would find none.
+    const bytesInWrites = Array.from(this.inFlight).reduce((bytes, batch) => bytes + batch.bytes, 0)
+    if (size > maxPending || bytesInWrites + report.bytes > maxPendingBytes) return 0
     while (!hasRoom()) if (!this.evictOldest()) return 0
     account.bytes += report.bytes
     account.pending += size
@@ -47,7 +50,7 @@ export class AppendOnlyAccumulator<A> implements Accumulator<A> {
     return size
   }
 
-  /** Gives up the longest refused row or else the oldest one that waits; what is in a write cannot make room. */
+  /** Gives up the longest refused row, or else the oldest one that waits. */
   private evictOldest(): boolean {
     const { account } = this.environment
     const refused = this.refusedRows.longest()
