@@ -189,7 +189,8 @@ export class AppendOnlyAccumulator<A> implements Accumulator<A> {
       row.record = batch.records[position] as A
       account.refused += 1
       account.bytes += row.bytes
-      if (elapsed() - row.refusedAt > maxRefusedMillis) this.giveUpRefused(row, "refused")
+      const isRefusedForLong = whys.has(position) && elapsed() - row.refusedAt > maxRefusedMillis
+      if (isRefusedForLong) this.giveUpRefused(row, "refused")
     })
     if (stays.size < rows.length && outcome.refused.length === 0) this.refusedRows.widen(elapsed())
   }

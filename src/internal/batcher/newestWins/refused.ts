@@ -27,7 +27,8 @@ export const settleRetried = <A>(
     const tried = batch.records[position] as A
     const isOlderThan = (since: A) => state.timeOf(tried) <= state.timeOf(since)
     mergeRefused(state, row, tried, state.bytesOf(tried), isOlderThan)
-    if (elapsed() - row.refusedAt > maxRefusedMillis) giveUpRefused(state, row, "refused")
+    const isRefusedForLong = whys.has(position) && elapsed() - row.refusedAt > maxRefusedMillis
+    if (isRefusedForLong) giveUpRefused(state, row, "refused")
   })
   if (whys.size + unwritten.size === 0) state.refused.widen(elapsed())
 }
