@@ -72,6 +72,6 @@ export const oldest = <A>(state: State<A>): number | undefined => {
   for (const batch of state.inFlight) {
     for (const { quiet, since } of batch.held) if (!quiet) oldest = Math.min(oldest, since)
   }
-  for (const { held } of state.refused.values()) oldest = Math.min(oldest, held.since)
+  for (const { origin } of state.refused.values()) oldest = Math.min(oldest, origin.since)
   return oldest === Number.POSITIVE_INFINITY ? undefined : oldest
 }
