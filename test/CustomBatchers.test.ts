@@ -3,6 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Metric from "effect/Metric"
+import * as Tracer from "effect/Tracer"
 import * as TestClock from "effect/testing/TestClock"
 import * as Batcher from "../src/Batcher.ts"
 import * as Store from "../src/Store.ts"
@@ -130,6 +131,30 @@ describe("An append-only audit log", () => {
         [...actions].sort((a, b) => a - b),
         Array.from({ length: 60 }, (_, number) => number)
       )
+    })
+  )
+
+  it.effect("gives up none of them for one that finds no room all the same", () =>
+    Effect.gen(function* () {
+      const { assertAccount, batcher, own } = yield* startAuditLog({ maxPendingBytes: 1_000 })
+      yield* down(own, true)
+      for (let number = 0; number < 10; number++) batcher.addUnsafe({ user: "ada", action: `${number}` })
+      assert.isFalse(batcher.addUnsafe({ user: "ada", action: "x".repeat(1_000) }))
+      yield* assertAccount({ dropped: 1, discarded: 0 })
+    })
+  )
+
+  it.effect("has nothing left to forget after a close that lost something", () =>
+    Effect.gen(function* () {
+      const { assertAccount, batcher, closeInTime, own } = yield* startAuditLog()
+      own.refuses = (entry) => (entry as Entry).action === "bad"
+      for (const action of ["good", "bad"]) yield* batcher.add({ user: "ada", action })
+      yield* batcher.flush
+      yield* down(own, true)
+      yield* batcher.add({ user: "ada", action: "late" })
+      yield* closeInTime
+      yield* batcher.forget("")
+      yield* assertAccount({ written: 1, pending: 0, refused: 0, discarded: 2 })
     })
   )
 
@@ -328,6 +353,30 @@ describe("A bug of the application's", () => {
       })
     )
   }
+
+  it.effect.each(["span", "attribute", "end"] as const)("in a tracer's %s costs no batch", (throwing) =>
+    Effect.gen(function* () {
+      const bug = () => {
+        throw new TypeError("a bug")
+      }
+      const tracer = Tracer.make({
+        span: (options) =>
+          throwing === "span" ? bug() : Object.assign(new Tracer.NativeSpan(options), { [throwing]: bug })
+      })
+      const { assertAccount, batcher } = yield* Effect.provideService(
+        startDevices({ maxBatchSize: 2 }, { announce: { channel: "", encode: (ids) => ids, publish: () => Effect.void } }),
+        Tracer.Tracer,
+        tracer
+      )
+      // A flush at capacity, one on schedule and one on demand.
+      for (const device of ["a", "b"]) batcher.addUnsafe(state(device, 0, 0))
+      batcher.addUnsafe(state("c", 0, 0))
+      yield* TestClock.adjust("2 seconds")
+      yield* assertAccount({ written: 3, pending: 0, inFlight: 0 })
+      batcher.addUnsafe(state("d", 0, 0))
+      assert.strictEqual((yield* batcher.flush).written, 1)
+    })
+  )
 
   it.effect("in write is logged as what it is, with its stack, and not as the store being away", () =>
     Effect.gen(function* () {

@@ -70,7 +70,7 @@ export const retryBatch = <A>(rows: ReadonlyArray<RefusedRow<A>>): Batch<A> =>
   makeBatch(
     rows.map((row) => {
       const records = [row.record as A]
-      return { ...row.held, records, own: records, bytes: row.bytes }
+      return { ...row.origin, records, own: records, bytes: row.bytes, quiet: false }
     }),
     rows
   )

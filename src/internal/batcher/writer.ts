@@ -208,16 +208,30 @@ export const make = <A>(environment: WriterEnvironment<A>): Writer => {
   }
 
   const run = Effect.fnUntraced(function* (batch: Batch<A>, reason: Reason, startedAt: number) {
+    const span = yield* beginSpan(batch, reason)
+    return yield* Effect.onInterrupt(runUnder(span, batch, reason, startedAt), () =>
+      Effect.sync(() => span.end(new Error("the batcher closed before the store answered")))
+    )
+  })
+
+  const beginSpan = (batch: Batch<A>, reason: Reason): Effect.Effect<FlushSpan> => {
     const superseded = account.superseded - supersededBefore
     supersededBefore = account.superseded
-    const isRetry = batch.retried !== undefined
-    const span = yield* begin(`${name}.${isRetry ? "retry" : "flush"}`, clock, () => ({
+    return begin(`${name}.${batch.retried === undefined ? "flush" : "retry"}`, clock, () => ({
       reason,
       batch,
       attempt: health.attempts() + 1,
       superseded,
       now: clock.currentTimeMillisUnsafe()
     }))
+  }
+
+  const runUnder = Effect.fnUntraced(function* (
+    span: FlushSpan,
+    batch: Batch<A>,
+    reason: Reason,
+    startedAt: number
+  ): Effect.fn.Return<Settled> {
     const rowsBefore = statementSize.rows()
     const outcome = yield* Effect.map(
       Effect.catchDefect(write(batch, span), (defect) =>
@@ -233,6 +247,7 @@ export const make = <A>(environment: WriterEnvironment<A>): Writer => {
     span.annotate(() => describeOutcome(batch, outcome, tally))
     for (const line of linesOf(batch, outcome)) yield* throttledLog.ignoreDefect(span.log(line))
     const written = writtenGroups(batch, outcome)
+    const isRetry = batch.retried !== undefined
     return { reason, tally, written, failure: outcome.failure, span, startedAt, isRetry }
   })
 

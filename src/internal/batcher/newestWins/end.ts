@@ -42,7 +42,7 @@ export const forgetWritten = <A>(state: State<A>, id: string | undefined): void 
 export const giveUp = <A>(state: State<A>): void => {
   const { account, discards } = state.environment
   if (discards) tellAll(state)
-  state.inFlight.clear()
+  state.clear()
   account.discarded += account.pending + account.inFlight + account.refused
   account.pending = 0
   account.inFlight = 0
@@ -72,6 +72,6 @@ export const oldest = <A>(state: State<A>): number | undefined => {
   for (const batch of state.inFlight) {
     for (const { quiet, since } of batch.held) if (!quiet) oldest = Math.min(oldest, since)
   }
-  for (const { held } of state.refused.values()) oldest = Math.min(oldest, held.since)
+  for (const { origin } of state.refused.values()) oldest = Math.min(oldest, origin.since)
   return oldest === Number.POSITIVE_INFINITY ? undefined : oldest
 }

@@ -59,7 +59,7 @@ const setApart = <A>(state: State<A>, batch: Batch<A>, record: A, held: Held<A>,
   }
   const bytes = state.bytesOf(record)
   group.refused ??= new Map()
-  group.refused.set(key, state.refused.add({ held, key, why, record, bytes }, elapsed()))
+  group.refused.set(key, state.refused.add(held, { key, why, record, bytes }, elapsed()))
   account.refused += 1
   account.bytes += bytes
   moveWaiting(state, group, key)

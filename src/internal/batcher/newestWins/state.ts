@@ -38,6 +38,17 @@ export class State<A> {
     this.environment = environment
   }
 
+  /** Lets go of everything. */
+  clear(): void {
+    this.groups.clear()
+    this.inFlight.clear()
+    this.refused.clear()
+    this.resting.clear()
+    this.woken.clear()
+    this.restingCount = 0
+    this.rememberedCount = 0
+  }
+
   /** What waits of a group; an empty one begins to wait now. */
   waitingOf(group: Group<A>, since: number): Held<A> {
     if (group.waiting === undefined) {
