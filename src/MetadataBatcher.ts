@@ -47,6 +47,7 @@ import type * as Tracer from "effect/Tracer"
 import type { AgentId } from "./AgentId.ts"
 import * as AgentIdChunks from "./AgentIdChunks.ts"
 import * as Batcher from "./Batcher.ts"
+import { withoutCaller } from "./internal/background.ts"
 import * as Engine from "./internal/batcher/engine.ts"
 import { sampledSpan } from "./internal/batcher/flushSpan.ts"
 import { isTooLong, maxKeyLength, maxTextLength } from "./internal/metadata/limits.ts"
@@ -208,7 +209,11 @@ export const make = Effect.fnUntraced(function* (
     },
     onDiscarded: onDiscarded && ((discarded) => onDiscarded(discarded.map(toDiscardedFact)))
   })
-  if (shared.unchanged !== undefined) yield* Effect.forkScoped(others.run(engine.forgetWrittenUnsafe))
+  if (shared.unchanged !== undefined) {
+    // It outlives whoever builds the layer, and nothing of theirs belongs to it.
+    const listening = Effect.updateContext(others.run(engine.forgetWrittenUnsafe), withoutCaller<never>)
+    yield* Effect.forkScoped(listening)
+  }
 
   const add = (agentId: AgentId, facts: ReadonlyArray<Metadata>): Effect.Effect<void> =>
     Effect.withFiberSucceed((fiber) => void engine.offerUnsafe(agentId, facts, sampledSpan(fiber)))

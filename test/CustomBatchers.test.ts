@@ -222,6 +222,25 @@ describe("The newest state of each device", () => {
     })
   )
 
+  it.effect("are announced once each, however many of their records a batch holds", () =>
+    Effect.gen(function* () {
+      const announced: Array<ReadonlyArray<string>> = []
+      const batcher = yield* Batcher.make<Entry>({
+        name: "AuditLog",
+        accumulate: Batcher.appendOnly({ group: (entry) => entry.user }),
+        write: () => Effect.void,
+        announce: {
+          channel: "users",
+          encode: (users) => users,
+          publish: (payloads) => Effect.sync(() => void announced.push(payloads))
+        }
+      })
+      for (const user of ["ada", "bob", "ada"]) yield* batcher.add({ user, action: "sign in" })
+      yield* batcher.flush
+      assert.deepStrictEqual(announced, [["ada", "bob"]])
+    })
+  )
+
   it.effect("may say what became of the rows itself", () =>
     Effect.gen(function* () {
       const { assertAccount, batcher } = yield* startDevices(undefined, {

@@ -84,6 +84,19 @@ describe("A flush", () => {
     })
   )
 
+  it.effect("returns when the batcher closes during an outage, and says what is left", () =>
+    Effect.gen(function* () {
+      const { batcher, closeInTime, inject } = yield* start()
+      inject({ write: [{ _tag: "Fail", reason: "Unavailable", millis: 0 }] })
+      yield* batcher.add(agentA, facts(5))
+      yield* TestClock.adjust("5 seconds")
+      assert.strictEqual((yield* batcher.status)._tag, "Unavailable")
+      const flush = yield* Effect.forkChild(batcher.flush, { startImmediately: true })
+      yield* closeInTime
+      assert.deepInclude(yield* Fiber.join(flush), { written: 0, unwritten: 5 })
+    })
+  )
+
   it.effect("returns after the close, having done nothing", () =>
     Effect.gen(function* () {
       const { batcher, close, writes } = yield* start()

@@ -68,6 +68,31 @@ describe("forget", () => {
     })
   )
 
+  it.effect("gives up what came for a refused row while that is being tried again", () =>
+    Effect.gen(function* () {
+      const { assertAccount, batcher, held, rule, writes } = yield* start()
+      rule({ refuses: refusesPoison(), tells: "names" })
+      yield* batcher.add(agent, [fact("bad", poison("1"), 1)])
+      yield* batcher.add(other, facts(3))
+      yield* batcher.flush
+      const gate = writes.hold()
+      yield* TestClock.adjust("1 second")
+      yield* batcher.add(agent, [fact("bad", poison("2"), 2)])
+      yield* TestClock.adjust(0)
+      yield* assertAccount({ inFlight: 1, refused: 1 })
+      const forgotten = yield* Effect.forkChild(batcher.forget(agent), { startImmediately: true })
+      yield* assertAccount({ inFlight: 1, refused: 0, pending: 0, discarded: 1 })
+      yield* gate.open
+      yield* Fiber.join(forgotten)
+      yield* assertAccount({ inFlight: 0, refused: 0, pending: 0, discarded: 2 })
+      // It is as if the agent had never reported.
+      yield* batcher.add(agent, [fact("bad", poison("3"), 3), fact("good", "", 3)])
+      yield* batcher.flush
+      yield* assertAccount({ refused: 1, written: 4 })
+      assert.strictEqual(held.size, 4)
+    })
+  )
+
   it.effect("gives up what rests because it says what was last written", () =>
     Effect.gen(function* () {
       const { applied, assertAccount, batcher } = yield* start({ interval, unchanged: "20 seconds" })

@@ -91,6 +91,30 @@ describe("The newest wins", () => {
     })
   )
 
+  it.effect("between a refused row that is being tried again and what comes meanwhile", () =>
+    Effect.gen(function* () {
+      for (const [at, value] of [
+        [1, "newest"],
+        [2, "later"],
+        [3, "later"]
+      ] as const) {
+        const { assertAccount, batcher, rule, valueHeld, writes } = yield* start()
+        rule({ refuses: ({ key }) => (key === "cpu" ? "not yet" : undefined), tells: "names" })
+        yield* batcher.add(agent, [fact("cpu", "newest", 2), fact("disk", "", 1)])
+        yield* batcher.flush
+        const gate = writes.hold(unavailable)
+        yield* TestClock.adjust("1 second")
+        yield* batcher.add(agent, [fact("cpu", "later", at)])
+        yield* TestClock.adjust(0)
+        yield* gate.open
+        rule({})
+        yield* TestClock.adjust("20 seconds")
+        assert.strictEqual(valueHeld(agent, "cpu"), value)
+        yield* assertAccount({ refused: 0, superseded: 1, written: 2 })
+      }
+    })
+  )
+
   it.effect("in the store: what it holds newer is counted as superseded, and not announced", () =>
     Effect.gen(function* () {
       const { assertAccount, batcher, published, valueHeld } = yield* start()

@@ -161,6 +161,29 @@ describe("A refused row", () => {
     })
   )
 
+  it.effect("does not give way while it is being tried again", () =>
+    Effect.gen(function* () {
+      const { assertAccount, batcher, rule, writes } = yield* start({
+        maxBatchSize: 5,
+        maxPending: 5,
+        interval
+      })
+      rule({ refuses: refusesPoison(), tells: "names" })
+      batcher.addUnsafe(agentIdOf(1), [fact("bad", poison("1"), 1), fact("good", "", 1)])
+      yield* batcher.flush
+      const gate = writes.hold()
+      yield* TestClock.adjust("1 second")
+      batcher.addUnsafe(agentIdOf(1), [fact("bad", poison("2"), 2)])
+      yield* TestClock.adjust(0)
+      yield* assertAccount({ inFlight: 1, refused: 1 })
+      assert.strictEqual(batcher.addUnsafe(other, facts(5)), 4)
+      yield* gate.open
+      rule({})
+      yield* TestClock.adjust("20 seconds")
+      yield* assertAccount({ refused: 0, pending: 0, inFlight: 0, written: 7, dropped: 1 })
+    })
+  )
+
   it.effect("does not slow the others down when it is sent again and again", () =>
     Effect.gen(function* () {
       const { assertAccount, batcher, rule, valueHeld, writes } = yield* start({ maxBatchSize: 500 })

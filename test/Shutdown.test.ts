@@ -3,8 +3,19 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as TestClock from "effect/testing/TestClock"
+import * as MetadataBatcher from "../src/MetadataBatcher.ts"
+import * as Pubsub from "../src/Pubsub.ts"
 import * as Store from "../src/Store.ts"
-import { agentIdOf, assertMetrics, type Fault, fact, facts, start, warnings } from "./support/Fakes.ts"
+import {
+  agentIdOf,
+  assertMetrics,
+  type Fault,
+  fact,
+  facts,
+  makeWorld,
+  start,
+  warnings
+} from "./support/Fakes.ts"
 
 const [agentA, agentB] = [agentIdOf(1), agentIdOf(2)]
 const interval = 5_000
@@ -31,6 +42,29 @@ describe("A shutdown", () => {
       )
       assert.strictEqual(publishes.succeeded.length, 3)
       yield* assertMetrics(started, { batches: { capacity: 1, shutdown: 2 }, flushed: 5, agents: 3 })
+    })
+  )
+
+  it.effect("writes everything also when its owner is interrupted, before the close or during it", () =>
+    Effect.gen(function* () {
+      for (const millis of [0, 1_500]) {
+        const world = yield* makeWorld({ maxBatchSize: 2 })
+        world.inject({ write: [{ _tag: "Delay", millis: 1_000 }] })
+        const owner = yield* MetadataBatcher.make({ maxBatchSize: 2 }).pipe(
+          Effect.provideService(Store.Store, world.store),
+          Effect.provideService(Pubsub.Pubsub, world.pubsub),
+          Effect.tap((batcher) => batcher.add(agentA, facts(6))),
+          Effect.andThen(millis === 0 ? Effect.never : Effect.void),
+          Effect.scoped,
+          Effect.forkChild({ startImmediately: true })
+        )
+        yield* TestClock.adjust(millis)
+        assert.isUndefined(owner.pollUnsafe())
+        owner.interruptUnsafe()
+        yield* TestClock.adjust("10 seconds")
+        assert.isDefined(owner.pollUnsafe())
+        assert.strictEqual(world.held.size, 6)
+      }
     })
   )
 
@@ -130,17 +164,25 @@ describe("A shutdown", () => {
 
   it.effect("counts nothing twice when a write ends after the batcher has given up", () =>
     Effect.gen(function* () {
-      const { assertAccount, batcher, closeInTime, inject } = yield* start({
-        interval,
-        shutdownTimeout: 2_000
-      })
-      inject({ write: [{ _tag: "Late", millis: 20_000 }] })
-      batcher.addUnsafe(agentA, facts(5))
-      yield* closeInTime
-      const lost = { written: 0, discarded: 5, pending: 0, inFlight: 0, queued: 0 }
-      yield* assertAccount(lost)
-      yield* TestClock.adjust("1 minute")
-      yield* assertAccount(lost)
+      for (const fault of [
+        { _tag: "Late", millis: 2_500 },
+        { _tag: "Delay", millis: 2_500 }
+      ] as const) {
+        const { assertAccount, batcher, closeInTime, inject } = yield* start({
+          interval,
+          shutdownTimeout: 2_000,
+          // While this is told of what is lost, the write ends.
+          onDiscarded: () => Effect.sleep("900 millis")
+        })
+        inject({ write: [fault] })
+        batcher.addUnsafe(agentA, facts(5))
+        yield* Effect.forkChild(batcher.flush, { startImmediately: true })
+        yield* closeInTime
+        const lost = { written: 0, discarded: 5, pending: 0, inFlight: 0, queued: 0 }
+        yield* assertAccount(lost)
+        yield* TestClock.adjust("1 minute")
+        yield* assertAccount(lost)
+      }
     })
   )
 

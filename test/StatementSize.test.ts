@@ -57,6 +57,21 @@ describe("Statements that are too long for the store", () => {
     })
   )
 
+  it.effect("grow again soon after an outage in which nothing was answered, however long it was", () =>
+    Effect.gen(function* () {
+      const { batcher, inject, writes } = yield* start({ interval, maxBatchSize: 500 })
+      inject({ write: [{ _tag: "Hang", interruptible: true }] })
+      batcher.addUnsafe(agentIdOf(1), facts(500))
+      yield* TestClock.adjust("10 minutes")
+      inject({ write: [] })
+      for (let round = 0; round < 30; round++) {
+        batcher.addUnsafe(agentIdOf(1), facts(500, "", round))
+        yield* TestClock.adjust(interval)
+      }
+      assert.strictEqual(writes.calls.at(-1)?.keys.length, 500)
+    })
+  )
+
   it.effect("are tried ever more seldom while the store does not take them", () =>
     Effect.gen(function* () {
       const { assertAccount, batcher, metrics, rule, valueOf } = yield* start({ interval })

@@ -226,17 +226,30 @@ describe("Statistics: bad days", () => {
     })
   )
 
-  it.effect("what is being written comes on top of the bound", () =>
+  it.effect("the oldest gives way, but not what is being written: that comes on top", () =>
     Effect.gen(function* () {
       const { batcher, writes } = yield* startStats({ maxBatchSize: 10, maxPending: 10 })
-      const answer = writes.hold()
+      const gate = writes.hold()
       for (const stats of reports(0, 8)) batcher.addUnsafe(stats)
       yield* writes.began
-      for (const stats of reports(8, 13)) assert.strictEqual(batcher.addUnsafe(stats), 1)
-      assert.deepInclude(yield* batcher.accounting, { inFlight: 8, pending: 10, discarded: 3, dropped: 0 })
-      yield* answer.open
+      for (const stats of reports(8, 15)) assert.strictEqual(batcher.addUnsafe(stats), 1)
+      yield* TestClock.adjust(0)
+      assert.deepInclude(yield* batcher.accounting, { inFlight: 8, pending: 10, discarded: 5, dropped: 0 })
+      yield* gate.open
       yield* batcher.flush
-      assert.deepStrictEqual(writes.succeeded.map(numbersOf), [range(0, 8), range(11, 10)])
+      assert.deepStrictEqual(numbersOf(writes.succeeded.flat()), [...range(0, 8), ...range(13, 10)])
+    })
+  )
+
+  it.effect("the newest is dropped when all bytes are being written: nothing can give way", () =>
+    Effect.gen(function* () {
+      const { batcher, writes } = yield* startStats({ maxBatchSize: 10, maxPendingBytes: 8 * 550 })
+      const gate = writes.hold()
+      for (const stats of reports(0, 8)) assert.strictEqual(batcher.addUnsafe(stats), 1)
+      yield* writes.began
+      assert.strictEqual(batcher.addUnsafe(report(8)), 0)
+      assert.deepInclude(yield* batcher.accounting, { inFlight: 8, pending: 0, discarded: 0, dropped: 1 })
+      yield* gate.open
     })
   )
 

@@ -106,7 +106,10 @@ export class AppendOnlyAccumulator<A> implements Accumulator<A> {
     const rows = this.refusedRows.due(elapsed(), max)
     if (rows.length === 0) return undefined
     const batch = retryBatch(rows)
-    for (const row of rows) row.record = undefined
+    for (const row of rows) {
+      row.isTried = true
+      row.record = undefined
+    }
     account.refused -= rows.length
     account.inFlight += rows.length
     return this.begin(batch)
@@ -177,6 +180,7 @@ export class AppendOnlyAccumulator<A> implements Accumulator<A> {
         if (isForgotten && stays.has(position)) account.discarded += 1
         return
       }
+      row.isTried = false
       row.why = whys.get(position) ?? row.why
       if (whys.has(position)) this.refusedRows.postpone(row, elapsed())
       row.record = batch.records[position] as A

@@ -132,10 +132,11 @@ export interface WrittenGroups {
 
 export const writtenGroups = <A>(batch: Batch<A>, outcome: Outcome): WrittenGroups => {
   const elsewhere = notWritten(outcome)
-  // A group has one held in a batch, unless that is quiet or tries refused rows again.
-  const isOneEach = batch.retried === undefined && batch.held.every(({ quiet }) => !quiet)
-  if (elsewhere.length > 0 || !isOneEach) return countGroups(batch, elsewhere)
+  // A group whose turn ends within a batch may have its next one in the same.
   const groups = batch.held.map(({ group }) => group)
+  const isEachAnother = new Set(groups).size === groups.length
+  const isAllNews = batch.held.every(({ quiet }) => !quiet)
+  if (elsewhere.length > 0 || !isEachAnother || !isAllNews) return countGroups(batch, elsewhere)
   return { groups, counts: batch.held.map(({ records }) => records.length), news: groups }
 }
 

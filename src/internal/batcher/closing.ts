@@ -1,4 +1,5 @@
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
 import type { Account } from "./account.ts"
 import type { Accumulator } from "./accumulator.ts"
 import type { Announcer } from "./announcer.ts"
@@ -18,6 +19,9 @@ const maxAnnouncingMillis = 5_000
 /**
  * Writes what is left, within `shutdownTimeout`, and then says what was lost.
  * Writes are awaited, notifications only once everything is written.
+ *
+ * All of this happens in a fiber of its own: a scope is often closed because its
+ * owner was interrupted, and that interruption must not reach the last writes.
  */
 export const close = <A>(environment: {
   readonly account: Account
@@ -62,6 +66,9 @@ export const close = <A>(environment: {
           Effect.andThen(cutHanging, Effect.never)
         ).pipe(Effect.timeoutOption(shutdownTimeout))
 
+  // Nobody attempts anything any more: whoever has asked for a flush during an outage is told what is left.
+  const answerFlushes = Effect.andThen(Effect.sync(flushing.attempted), Effect.yieldNow)
+
   const announceRest = Effect.suspend(() => {
     const millis = Math.min(maxAnnouncingMillis, phase.millisLeft())
     return shutdownTimeout === 0
@@ -78,6 +85,7 @@ export const close = <A>(environment: {
     accumulator.giveUp()
     environment.meters.catchUp()
     phase.isClosed = true
+    flushing.attempted()
     const log = (line: Effect.Effect<void>, count: number) =>
       count === 0 ? Effect.void : Effect.annotateLogs(line, { count })
     return Effect.andThen(
@@ -86,15 +94,19 @@ export const close = <A>(environment: {
     )
   })
 
-  return Effect.gen(function* () {
+  const closing = Effect.gen(function* () {
     phase.close()
     intake.closeUnsafe()
     intake.foldUnsafe(() => false)
     yield* environment.intakeLog.last
-    yield* Effect.interruptible(writeRest)
-    yield* Effect.interruptible(announceRest)
+    yield* writeRest
+    yield* answerFlushes
+    yield* announceRest
     yield* giveUp
-    yield* Effect.interruptible(discards.drain(Math.max(1_000, phase.millisLeft())))
+    yield* discards.drain(Math.max(1_000, phase.millisLeft()))
     yield* flushing.interruptAll
   })
+  return Effect.uninterruptible(
+    Effect.flatMap(Effect.forkDetach(closing, { startImmediately: true }), Fiber.join)
+  )
 }

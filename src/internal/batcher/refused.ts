@@ -13,7 +13,9 @@ export interface RefusedRow<A> {
   readonly refusedAt: number
   why: string
   dueAt: number
-  /** What waits: the refused record, or a newer one. Undefined while it is being tried. */
+  /** Whether a batch that tries it again is being written. */
+  isTried: boolean
+  /** What waits: the refused record, or a newer one. While it is tried, what came since, if anything did. */
   record: A | undefined
   bytes: number
 }
@@ -34,8 +36,8 @@ export class RefusedRows<A> {
     return this.rows.size
   }
 
-  add(row: Omit<RefusedRow<A>, "dueAt" | "refusedAt">, now: number): RefusedRow<A> {
-    const added = { ...row, refusedAt: now, dueAt: now + firstPauseMillis }
+  add(row: Omit<RefusedRow<A>, "dueAt" | "isTried" | "refusedAt">, now: number): RefusedRow<A> {
+    const added = { ...row, refusedAt: now, dueAt: now + firstPauseMillis, isTried: false }
     this.rows.add(added)
     return added
   }
@@ -44,7 +46,7 @@ export class RefusedRows<A> {
     this.rows.delete(row)
   }
 
-  /** Its turn is over and it is refused still. */
+  /** It has been tried and is refused still. */
   postpone(row: RefusedRow<A>, now: number): void {
     row.dueAt = now + Math.min(maxPauseMillis, firstPauseMillis + (now - row.refusedAt) / 8)
     this.atOnce = 1
@@ -57,20 +59,20 @@ export class RefusedRows<A> {
   }
 
   hasDue(now: number): boolean {
-    for (const row of this.rows) if (row.dueAt <= now && row.record !== undefined) return true
+    for (const row of this.rows) if (row.dueAt <= now && !row.isTried) return true
     return false
   }
 
   /** The rows to try now, out of those that are due the ones that have waited for their turn longest. */
   due(now: number, max: number): ReadonlyArray<RefusedRow<A>> {
     const due: Array<RefusedRow<A>> = []
-    for (const row of this.rows) if (row.dueAt <= now && row.record !== undefined) due.push(row)
+    for (const row of this.rows) if (row.dueAt <= now && !row.isTried) due.push(row)
     return due.sort((a, b) => a.dueAt - b.dueAt).slice(0, Math.min(max, this.atOnce))
   }
 
   /** The longest refused row that is not being tried just now. */
   longest(): RefusedRow<A> | undefined {
-    for (const row of this.rows) if (row.record !== undefined) return row
+    for (const row of this.rows) if (!row.isTried) return row
     return undefined
   }
 

@@ -1,6 +1,11 @@
 import type { StatementSize } from "./search.ts"
 
-/** Batches written without trouble before larger statements are tried again; twice as many after each vain try. */
+/**
+ * Batches written without trouble before larger statements are tried again;
+ * twice as many after each vain try. What was never tried in vain grows quickly:
+ * a store that did not answer for minutes has had its statements halved to one
+ * row, and is well again all the same.
+ */
 const firstPatience = 2
 const maxPatience = 256
 
@@ -16,12 +21,14 @@ export const make = (maxBatchSize: number): AdaptiveSize => {
   let limit = maxBatchSize
   let patience = firstPatience
   let untroubled = 0
+  let hasGrown = false
 
   const reduceTo = (rows: number): void => {
     untroubled = 0
     if (rows >= limit) return
     limit = Math.max(1, rows)
-    patience = Math.min(2 * patience, maxPatience)
+    if (hasGrown) patience = Math.min(2 * patience, maxPatience)
+    hasGrown = false
   }
 
   return {
@@ -34,6 +41,7 @@ export const make = (maxBatchSize: number): AdaptiveSize => {
       if (untroubled < patience) return
       untroubled = 0
       limit = Math.min(maxBatchSize, 2 * limit)
+      hasGrown = true
       if (limit === maxBatchSize) patience = firstPatience
     },
     isReduced: () => limit < maxBatchSize

@@ -177,7 +177,7 @@ export const merge = <A>(state: State<A>, group: Group<A>, incoming: Incoming<A>
 }
 
 /** The newest record of a refused key waits in its place; while the refused one is being tried, beside it. */
-const mergeRefused = <A>(
+export const mergeRefused = <A>(
   state: State<A>,
   row: RefusedRow<A>,
   record: A,

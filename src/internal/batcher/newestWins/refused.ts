@@ -1,7 +1,7 @@
 import type { Batch, Outcome } from "../batch.ts"
 import type { Discarded } from "../models.ts"
 import { maxRefusedMillis, type RefusedRow } from "../refused.ts"
-import { merge } from "./fold.ts"
+import { merge, mergeRefused } from "./fold.ts"
 import type { State } from "./state.ts"
 
 /** Rows that were tried again: those that failed wait on, with what has come since. */
@@ -16,6 +16,7 @@ export const settleRetried = <A>(
   const unwritten = new Set(outcome.unwritten)
   rows.forEach((row, position) => {
     const stays = whys.has(position) || unwritten.has(position)
+    row.isTried = false
     if (!stays || batch.forgotten.has(row.held.group)) {
       release(state, row)
       if (stays) account.discarded += 1
@@ -23,14 +24,10 @@ export const settleRetried = <A>(
     }
     row.why = whys.get(position) ?? row.why
     if (whys.has(position)) state.refused.postpone(row, elapsed())
-    if (row.record !== undefined) {
-      account.superseded += 1
-    } else {
-      row.record = batch.records[position] as A
-      row.bytes = state.bytesOf(row.record)
-      account.refused += 1
-      account.bytes += row.bytes
-    }
+    // What was tried waits again, unless something newer has come for its key.
+    const tried = batch.records[position] as A
+    const isOlderThan = (since: A) => state.timeOf(tried) <= state.timeOf(since)
+    mergeRefused(state, row, tried, state.bytesOf(tried), isOlderThan)
     if (elapsed() - row.refusedAt > maxRefusedMillis) giveUpRefused(state, row, "refused")
   })
   if (whys.size + unwritten.size === 0) state.refused.widen(elapsed())
@@ -49,19 +46,21 @@ export const release = <A>(state: State<A>, row: RefusedRow<A>): void => {
   merge(state, group, { record, likely: 0, since, spans, isLater: true })
 }
 
-/** Gives up what waits of a refused row. */
+/** Gives up what waits of a refused row. What is being tried of it is for its batch to settle. */
 export const giveUpRefused = <A>(
   state: State<A>,
   row: RefusedRow<A>,
   reason: Discarded<A>["reason"] | "forgotten"
 ): void => {
   const { account } = state.environment
-  if (row.record === undefined) return
-  remove(state, row)
+  const { record } = row
+  if (record === undefined) return
   account.refused -= 1
   account.discarded += 1
   account.bytes -= row.bytes
-  if (reason !== "forgotten") state.tell(row.held.group, row.record, reason, row.why)
+  if (reason !== "forgotten") state.tell(row.held.group, record, reason, row.why)
+  if (row.isTried) row.record = undefined
+  else remove(state, row)
 }
 
 const remove = <A>(state: State<A>, row: RefusedRow<A>): void => {

@@ -71,7 +71,10 @@ export const takeRefused = <A>(state: State<A>, max: number): Batch<A> | undefin
   const rows = state.refused.due(elapsed(), max)
   if (rows.length === 0) return undefined
   const batch = retryBatch(rows)
-  for (const row of rows) row.record = undefined
+  for (const row of rows) {
+    row.isTried = true
+    row.record = undefined
+  }
   account.refused -= rows.length
   account.inFlight += rows.length
   state.inFlight.add(batch)
