@@ -146,7 +146,7 @@ describe("the dashboard", () => {
             .map(baseOf)
         )
         assert.deepStrictEqual([...shown].sort(), [...all].sort())
-        assert.strictEqual(shown.size, 14 + 8)
+        assert.strictEqual(shown.size, 19 + 8)
       })
     )
   }
