@@ -105,7 +105,8 @@ const rememberWritten = <A>(state: State<A>, batch: Batch<A>, outcome: Outcome):
     for (let i = 0; i < held.records.length; i++) {
       const record = held.records[i] as A
       const key = state.keyOf(record)
-      const isHeldByStore = !elsewhere.has(position++) && !batch.forgotten.has(group.id)
+      const isKnown = !batch.forgotten.has(group.id) && !batch.overtaken.has(group.id)
+      const isHeldByStore = !elsewhere.has(position++) && isKnown
       const said = isHeldByStore ? saidBy(record) : undefined
       if (said === undefined) {
         if (group.written?.delete(key)) state.rememberedCount -= 1
