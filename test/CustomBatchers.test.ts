@@ -223,6 +223,26 @@ describe("The newest state of each device", () => {
       })
   )
 
+  it.effect("may have a key that is no text, as JavaScript sends it", () =>
+    Effect.gen(function* () {
+      const { batcher, table } = yield* startDevices()
+      const named = (name: unknown, at: number) => state("boiler", at, at, name as string)
+      for (const [name, at] of [
+        [1, 1],
+        [2, 1],
+        [2, 2],
+        [1, 2]
+      ] as const) {
+        yield* batcher.add(named(name, at))
+      }
+      assert.strictEqual((yield* batcher.flush).written, 2)
+      assert.deepStrictEqual(
+        [...table.values()].map(({ value }) => value),
+        [2, 2]
+      )
+    })
+  )
+
   it.effect("has groups of its own: they are announced and forgotten together", () =>
     Effect.gen(function* () {
       const announced: Array<ReadonlyArray<string>> = []
@@ -354,6 +374,30 @@ describe("A bug of the application's", () => {
     )
   }
 
+  it.effect("in encode, for one group, keeps no other from being announced", () =>
+    Effect.gen(function* () {
+      let isBroken = true
+      const announced: Array<string> = []
+      const { batcher } = yield* startDevices(undefined, {
+        announce: {
+          channel: "devices",
+          encode: (devices) => {
+            if (isBroken && devices.includes("odd")) throw new TypeError("a bug")
+            return devices
+          },
+          publish: (payloads) => Effect.sync(() => void announced.push(...payloads))
+        }
+      })
+      for (const device of ["a", "odd", "b", "c"]) yield* batcher.add(state(device, 0, 0))
+      yield* batcher.flush
+      yield* TestClock.adjust("10 seconds")
+      assert.deepStrictEqual(announced, ["a", "b", "c"])
+      isBroken = false
+      yield* TestClock.adjust("10 seconds")
+      assert.deepStrictEqual(announced, ["a", "b", "c", "odd"])
+    })
+  )
+
   it.effect.each(["span", "attribute", "end"] as const)("in a tracer's %s costs no batch", (throwing) =>
     Effect.gen(function* () {
       const bug = () => {
@@ -364,7 +408,10 @@ describe("A bug of the application's", () => {
           throwing === "span" ? bug() : Object.assign(new Tracer.NativeSpan(options), { [throwing]: bug })
       })
       const { assertAccount, batcher } = yield* Effect.provideService(
-        startDevices({ maxBatchSize: 2 }, { announce: { channel: "", encode: (ids) => ids, publish: () => Effect.void } }),
+        startDevices(
+          { maxBatchSize: 2 },
+          { announce: { channel: "", encode: (ids) => ids, publish: () => Effect.void } }
+        ),
         Tracer.Tracer,
         tracer
       )

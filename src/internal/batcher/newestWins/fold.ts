@@ -110,7 +110,7 @@ export const merge = <A>(state: State<A>, group: Group<A>, incoming: Incoming<A>
   let time: number
   let bytes: number
   try {
-    key = state.definition.key(record)
+    key = String(state.definition.key(record))
     time = state.definition.time(record)
     bytes = state.definition.bytes(record)
   } catch {

@@ -1,4 +1,4 @@
-import { type Held, type Report, spansOf } from "../held.ts"
+import { type Held, joinSpans, type Report, spansOf } from "../held.ts"
 import type { Group } from "./group.ts"
 import type { State } from "./state.ts"
 
@@ -157,7 +157,15 @@ const addTo = <A>(state: State<A>, group: Group<A>, place: "resting" | "woken", 
     return
   }
   const records = already.records.concat(held.records)
-  group[place] = { ...held, records, own: records, bytes: already.bytes + held.bytes }
+  group[place] = {
+    group: group.id,
+    records,
+    own: records,
+    bytes: already.bytes + held.bytes,
+    since: Math.min(already.since, held.since),
+    spans: joinSpans(already.spans, held.spans),
+    quiet: already.quiet && held.quiet
+  }
 }
 
 /** Wakes the records whose time has come. It is put off until half an interval has passed since the last time. */

@@ -94,7 +94,8 @@ const rememberWritten = <A>(state: State<A>, batch: Batch<A>, outcome: Outcome):
     group.writing -= 1
     group.written ??= new Remembered()
     for (const record of held.records) {
-      const isHeldByStore = !elsewhere.has(position++) && !batch.forgotten.has(group.id)
+      const isKnown = !batch.forgotten.has(group.id) && !batch.overtaken.has(group.id)
+      const isHeldByStore = !elsewhere.has(position++) && isKnown
       if (isHeldByStore && remember(state, group.written, record, at)) continue
       if (group.written.delete(state.keyOf(record))) state.rememberedCount -= 1
     }
