@@ -9,13 +9,14 @@ import { agentIdOf } from "./support/Fakes.ts"
 import * as Postgres from "./support/Postgres.ts"
 import * as RedisServer from "./support/RedisServer.ts"
 import { events, nextOf } from "./support/Server.ts"
+import * as SharedPostgres from "./support/SharedPostgres.ts"
 
 const startReplica = Effect.gen(function* () {
   const sql = yield* Postgres.makeClient()
   const { path } = yield* RedisServer.RedisServer
   return yield* Effect.acquireRelease(
     Effect.promise(() =>
-      startServer(`postgres://postgres@localhost/postgres?host=${sql.config.host}`, [
+      startServer(`postgres://postgres@localhost/${sql.config.database}?host=${sql.config.host}`, [
         ...["--flush-interval", "100ms", "--redis-url", `unix://${path}`]
       ])
     ),
@@ -60,7 +61,7 @@ if (RedisServer.whyMissing !== undefined) {
   test.skip(`serve with Redis: ${RedisServer.whyMissing}`, () => {})
   console.warn(`serve with Redis: ${RedisServer.whyMissing}`)
 } else {
-  layer(Layer.merge(Postgres.layer, RedisServer.layer), {
+  layer(Layer.merge(SharedPostgres.layer, RedisServer.layer), {
     excludeTestServices: true,
     timeout: "30 seconds"
   })("serve with Redis", (it) => {

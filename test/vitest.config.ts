@@ -9,6 +9,8 @@ export default defineConfig({
   test: {
     root: import.meta.dirname,
     include: ["**/*.test.ts"],
-    testTimeout: 30_000
+    globalSetup: ["support/SharedServer.ts"],
+    testTimeout: 60_000,
+    hookTimeout: 60_000
   }
 })
