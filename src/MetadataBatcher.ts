@@ -76,7 +76,36 @@ export interface Options extends Batcher.Options {
   readonly channel?: string | undefined
   /**
    * Is given the facts that are given up, in batches of at most 500: the place
-   * for a dead letter table. See `Batcher.Definition`.
+   * for a dead letter table. It never holds up a write; of more than `maxPending`
+   * facts waiting for it the oldest are left out, and a warning says how many.
+   *
+   * **Example** (Keeping what could not be written)
+   *
+   * ```ts
+   * import * as assert from "node:assert/strict"
+   * import { AgentId, MetadataBatcher, Pubsub, Store } from "effect-metadata-batcher"
+   * import * as DateTime from "effect/DateTime"
+   * import * as Effect from "effect/Effect"
+   * import * as Layer from "effect/Layer"
+   *
+   * const deadLetters: Array<MetadataBatcher.DiscardedFact> = []
+   *
+   * const Batcher = MetadataBatcher.layer({
+   *   onDiscarded: (facts) => Effect.sync(() => void deadLetters.push(...facts))
+   * }).pipe(Layer.provide([Store.layerMemory, Pubsub.layerMemory]))
+   *
+   * const program = Effect.gen(function* () {
+   *   const batcher = yield* MetadataBatcher.MetadataBatcher
+   *   const agentId = AgentId.AgentId.make("3f2504e0-4f89-41d3-9a0c-0305e82c3301")
+   *   // No store takes a NUL byte.
+   *   yield* batcher.add(agentId, [{ key: "cpu", value: "\0", error: "", collectedAt: yield* DateTime.now }])
+   *   const { refused } = yield* batcher.flush
+   *   assert.equal(refused, 1)
+   * })
+   *
+   * await Effect.runPromise(Effect.provide(program, Batcher))
+   * assert.deepEqual(deadLetters.map(({ fact }) => fact.key), ["cpu"])
+   * ```
    */
   readonly onDiscarded?: ((facts: ReadonlyArray<DiscardedFact>) => Effect.Effect<void>) | undefined
 }

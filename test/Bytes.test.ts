@@ -117,6 +117,19 @@ describe("maxPendingBytes", () => {
     })
   )
 
+  it.effect("is not undermined by a refused row: the rest of its report is not kept", () =>
+    Effect.gen(function* () {
+      const { assertAccount, batcher, rule } = yield* start()
+      rule({ refuses: refusesPoison(), tells: "names" })
+      const rest = new WeakRef(fact("large", "x".repeat(10_000)))
+      batcher.addUnsafe(agent, [fact("bad", poison("")), rest.deref() ?? fact("", "")])
+      yield* batcher.flush
+      yield* assertAccount({ refused: 1, written: 1 })
+      yield* collectGarbage
+      assert.isUndefined(rest.deref())
+    })
+  )
+
   it.effect("is not undermined by a short text cut from a long one", () =>
     Effect.gen(function* () {
       const { batcher, until } = yield* start({ interval: "1 hour" })

@@ -3,6 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Metric from "effect/Metric"
+import * as Tracer from "effect/Tracer"
 import * as TestClock from "effect/testing/TestClock"
 import * as Batcher from "../src/Batcher.ts"
 import * as Store from "../src/Store.ts"
@@ -133,6 +134,30 @@ describe("An append-only audit log", () => {
     })
   )
 
+  it.effect("gives up none of them for one that finds no room all the same", () =>
+    Effect.gen(function* () {
+      const { assertAccount, batcher, own } = yield* startAuditLog({ maxPendingBytes: 1_000 })
+      yield* down(own, true)
+      for (let number = 0; number < 10; number++) batcher.addUnsafe({ user: "ada", action: `${number}` })
+      assert.isFalse(batcher.addUnsafe({ user: "ada", action: "x".repeat(1_000) }))
+      yield* assertAccount({ dropped: 1, discarded: 0 })
+    })
+  )
+
+  it.effect("has nothing left to forget after a close that lost something", () =>
+    Effect.gen(function* () {
+      const { assertAccount, batcher, closeInTime, own } = yield* startAuditLog()
+      own.refuses = (entry) => (entry as Entry).action === "bad"
+      for (const action of ["good", "bad"]) yield* batcher.add({ user: "ada", action })
+      yield* batcher.flush
+      yield* down(own, true)
+      yield* batcher.add({ user: "ada", action: "late" })
+      yield* closeInTime
+      yield* batcher.forget("")
+      yield* assertAccount({ written: 1, pending: 0, refused: 0, discarded: 2 })
+    })
+  )
+
   it.effect("gives up the oldest entries where there is no room", () =>
     Effect.gen(function* () {
       const { assertAccount, batcher, own, table } = yield* startAuditLog({ maxBatchSize: 5, maxPending: 10 })
@@ -196,6 +221,26 @@ describe("The newest state of each device", () => {
         }
         assert.include(yield* scrape, "agentapi_devicestates_flushed_total 7")
       })
+  )
+
+  it.effect("may have a key that is no text, as JavaScript sends it", () =>
+    Effect.gen(function* () {
+      const { batcher, table } = yield* startDevices()
+      const named = (name: unknown, at: number) => state("boiler", at, at, name as string)
+      for (const [name, at] of [
+        [1, 1],
+        [2, 1],
+        [2, 2],
+        [1, 2]
+      ] as const) {
+        yield* batcher.add(named(name, at))
+      }
+      assert.strictEqual((yield* batcher.flush).written, 2)
+      assert.deepStrictEqual(
+        [...table.values()].map(({ value }) => value),
+        [2, 2]
+      )
+    })
   )
 
   it.effect("has groups of its own: they are announced and forgotten together", () =>
@@ -328,6 +373,57 @@ describe("A bug of the application's", () => {
       })
     )
   }
+
+  it.effect("in encode, for one group, keeps no other from being announced", () =>
+    Effect.gen(function* () {
+      let isBroken = true
+      const announced: Array<string> = []
+      const { batcher } = yield* startDevices(undefined, {
+        announce: {
+          channel: "devices",
+          encode: (devices) => {
+            if (isBroken && devices.includes("odd")) throw new TypeError("a bug")
+            return devices
+          },
+          publish: (payloads) => Effect.sync(() => void announced.push(...payloads))
+        }
+      })
+      for (const device of ["a", "odd", "b", "c"]) yield* batcher.add(state(device, 0, 0))
+      yield* batcher.flush
+      yield* TestClock.adjust("10 seconds")
+      assert.deepStrictEqual(announced, ["a", "b", "c"])
+      isBroken = false
+      yield* TestClock.adjust("10 seconds")
+      assert.deepStrictEqual(announced, ["a", "b", "c", "odd"])
+    })
+  )
+
+  it.effect.each(["span", "attribute", "end"] as const)("in a tracer's %s costs no batch", (throwing) =>
+    Effect.gen(function* () {
+      const bug = () => {
+        throw new TypeError("a bug")
+      }
+      const tracer = Tracer.make({
+        span: (options) =>
+          throwing === "span" ? bug() : Object.assign(new Tracer.NativeSpan(options), { [throwing]: bug })
+      })
+      const { assertAccount, batcher } = yield* Effect.provideService(
+        startDevices(
+          { maxBatchSize: 2 },
+          { announce: { channel: "", encode: (ids) => ids, publish: () => Effect.void } }
+        ),
+        Tracer.Tracer,
+        tracer
+      )
+      // A flush at capacity, one on schedule and one on demand.
+      for (const device of ["a", "b"]) batcher.addUnsafe(state(device, 0, 0))
+      batcher.addUnsafe(state("c", 0, 0))
+      yield* TestClock.adjust("2 seconds")
+      yield* assertAccount({ written: 3, pending: 0, inFlight: 0 })
+      batcher.addUnsafe(state("d", 0, 0))
+      assert.strictEqual((yield* batcher.flush).written, 1)
+    })
+  )
 
   it.effect("in write is logged as what it is, with its stack, and not as the store being away", () =>
     Effect.gen(function* () {

@@ -154,6 +154,28 @@ describe("An onDiscarded", () => {
     )
   }
 
+  it.effect("that is under way at the close is awaited", () =>
+    Effect.gen(function* () {
+      let given = 0
+      const { batcher, closeInTime, inject } = yield* start({
+        onWriteFailure: "discard",
+        onDiscarded: (discarded) =>
+          Effect.delay(
+            Effect.sync(() => {
+              given += discarded.length
+            }),
+            2_000
+          )
+      })
+      inject({ write: [{ _tag: "Fail", reason: "Unavailable", millis: 0 }] })
+      yield* batcher.add(agentIdOf(1), facts(5))
+      yield* batcher.flush
+      yield* TestClock.adjust("1 second")
+      const { took } = yield* closeInTime
+      assert.deepStrictEqual([given, took], [5, 1_000])
+    })
+  )
+
   it.effect("that is too slow is not given the oldest, and a warning says how many", () =>
     Effect.gen(function* () {
       let isSlow = true

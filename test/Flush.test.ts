@@ -97,6 +97,36 @@ describe("A flush", () => {
     })
   )
 
+  const closes = [
+    { onWriteFailure: "requeue", batches: 1, wait: 0 },
+    { onWriteFailure: "discard", batches: 3, wait: 350 }
+  ] as const
+  it.effect.each(closes)("answers whoever waits when the batcher closes, whatever that gives up: %o", (how) =>
+    Effect.gen(function* () {
+      const { batcher, close, inject } = yield* start({
+        maxBatchSize: 1,
+        onWriteFailure: how.onWriteFailure,
+        shutdownTimeout: 500,
+        writeTimeout: 300
+      })
+      const ask = Effect.forkChild(batcher.flush, { startImmediately: true })
+      inject({ write: [{ _tag: "Hang", interruptible: true }] })
+      batcher.addUnsafe(agentA, facts(how.batches))
+      const flushes = [yield* ask]
+      yield* TestClock.adjust(how.wait)
+      flushes.push(yield* ask)
+      const closed = yield* Effect.forkChild(close, { startImmediately: true })
+      yield* TestClock.adjust(100)
+      flushes.push(yield* ask)
+      yield* TestClock.adjust("10 seconds")
+      yield* Fiber.join(closed)
+      assert.deepStrictEqual(
+        flushes.map((flush) => flush.pollUnsafe()?._tag),
+        ["Success", "Success", "Success"]
+      )
+    })
+  )
+
   it.effect("returns after the close, having done nothing", () =>
     Effect.gen(function* () {
       const { batcher, close, writes } = yield* start()

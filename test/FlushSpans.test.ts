@@ -295,6 +295,24 @@ describe("the spans of a flush", () => {
   )
 
   it.effect(
+    "end, whatever the close has to give up",
+    withSpans((spans) =>
+      Effect.gen(function* () {
+        const { batcher, closeInTime, writes } = yield* start({ writeTimeout: 0 })
+        writes.answerAll(() => Effect.never)
+        batcher.addUnsafe(agentIdOf(1), facts(3))
+        yield* TestClock.adjust("5 seconds")
+        yield* closeInTime
+        // The write that hung, and the last try.
+        assert.deepStrictEqual(
+          spans.named("MetadataBatcher.flush").map(({ attributes }) => attributes["batcher.flush.outcome"]),
+          ["requeued", "abandoned"]
+        )
+      })
+    )
+  )
+
+  it.effect(
     "show a failed notification where it failed, and the flush as done",
     withSpans((spans) =>
       Effect.gen(function* () {

@@ -129,4 +129,18 @@ describe("forget", () => {
       yield* assertAccount({ offered: 0, discarded: 0 })
     })
   )
+
+  it.effect("after a close that lost something gives up nothing a second time", () =>
+    Effect.gen(function* () {
+      const { assertAccount, batcher, closeInTime, inject, rule } = yield* start({ interval })
+      rule({ refuses: refusesPoison(), tells: "names" })
+      yield* batcher.add(agent, [fact("bad", poison("")), fact("good", "")])
+      yield* batcher.flush
+      inject({ write: [{ _tag: "Fail", reason: "Unavailable", millis: 0 }] })
+      yield* batcher.add(agent, facts(5))
+      yield* closeInTime
+      yield* batcher.forget(agent)
+      yield* assertAccount({ written: 1, pending: 0, refused: 0, discarded: 6 })
+    })
+  )
 })

@@ -120,6 +120,24 @@ describe("An outage", () => {
     })
   )
 
+  it.effect("ends when nothing is left to be written: nothing else could end it", () =>
+    Effect.gen(function* () {
+      const { assertAccount, batcher, inject, logs } = yield* start({ interval })
+      inject({ write: [down] })
+      yield* batcher.add(agent, facts(5))
+      yield* TestClock.adjust(interval)
+      assert.strictEqual((yield* batcher.status)._tag, "Unavailable")
+      yield* batcher.forget(agent)
+      yield* TestClock.adjust(interval)
+      assert.strictEqual((yield* batcher.status)._tag, "Available")
+      assert.include(warnings(logs.lines).at(-1)?.message, "nothing waits for the store any more")
+      inject({ write: [] })
+      yield* batcher.add(agent, facts(5))
+      yield* TestClock.adjust(interval)
+      yield* assertAccount({ written: 5 })
+    })
+  )
+
   it.effect("that begins again during the catching up is recovered from again", () =>
     Effect.gen(function* () {
       const { assertAccount, batcher, inject } = yield* start({ maxBatchSize: 10 })

@@ -2,6 +2,7 @@ import * as PgClient from "@effect/sql-pg/PgClient"
 import { assert, layer } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as PgMigrations from "../src/PgMigrations.ts"
+import { captureLogs, warnings } from "./support/Logs.ts"
 import * as Postgres from "./support/Postgres.ts"
 import * as SharedPostgres from "./support/SharedPostgres.ts"
 
@@ -71,6 +72,27 @@ layer(SharedPostgres.layerServer, { excludeTestServices: true, timeout: "30 seco
           yield* PgMigrations.run({ unlogged: true })
           const persistence = (yield* tables).map((table) => table["persistence"])
           assert.deepStrictEqual(persistence, ["p", "u", "p"])
+        })
+      )
+    )
+
+    it.effect("says in one line that a table without partitions is not converted", () =>
+      inDatabase(
+        "converted",
+        Effect.gen(function* () {
+          const warningsOf = Effect.fnUntraced(function* (options: PgMigrations.Options) {
+            const [lines, logging] = captureLogs()
+            yield* Effect.provide(PgMigrations.run(options), logging)
+            return warnings(lines).map(({ message }) => message)
+          })
+          const partitioned = { partitioned: true, schema: "parts" }
+          assert.deepStrictEqual(yield* warningsOf(partitioned), [])
+          assert.deepStrictEqual(yield* warningsOf(partitioned), [])
+          assert.deepStrictEqual(yield* warningsOf({}), [])
+          assert.deepStrictEqual(yield* warningsOf({}), [])
+          assert.deepStrictEqual(yield* warningsOf({ partitioned: true }), [
+            'PgMigrations: "workspace_agent_stats" is not partitioned and is not converted: only a new table is made in partitions'
+          ])
         })
       )
     )

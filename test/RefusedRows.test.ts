@@ -142,6 +142,22 @@ describe("A refused row", () => {
     })
   )
 
+  it.effect("is not given up because the store was away for an hour", () =>
+    Effect.gen(function* () {
+      const { assertAccount, batcher, inject, rule } = yield* start({ interval })
+      rule({ refuses: refusesPoison(), tells: "names" })
+      batcher.addUnsafe(agent, [fact("bad", poison("")), fact("good", "")])
+      yield* batcher.flush
+      inject({ write: [{ _tag: "Fail", reason: "Unavailable", millis: 0 }] })
+      yield* TestClock.adjust("2 hours")
+      yield* assertAccount({ refused: 1, written: 1 })
+      rule({})
+      inject({ write: [] })
+      yield* TestClock.adjust("1 minute")
+      yield* assertAccount({ refused: 0, written: 2 })
+    })
+  )
+
   it.effect("gives way to what is new when room is short, the longest refused first", () =>
     Effect.gen(function* () {
       const { assertAccount, batcher, rule } = yield* start({ maxBatchSize: 5, maxPending: 10, interval })
@@ -158,6 +174,18 @@ describe("A refused row", () => {
       rule({})
       yield* TestClock.adjust("20 seconds")
       yield* assertAccount({ refused: 0, written: 15, discarded: 3 })
+    })
+  )
+
+  it.effect("does not give way to what finds no room all the same", () =>
+    Effect.gen(function* () {
+      const { assertAccount, batcher, rule } = yield* start({ maxPendingBytes: 1_000 })
+      rule({ refuses: refusesPoison(), tells: "names" })
+      batcher.addUnsafe(agent, [fact("bad", poison("")), fact("good", "")])
+      yield* batcher.flush
+      yield* assertAccount({ refused: 1, written: 1 })
+      assert.strictEqual(batcher.addUnsafe(other, [fact("large", "x".repeat(1_000))]), 0)
+      yield* assertAccount({ refused: 1, discarded: 0, dropped: 1 })
     })
   )
 
@@ -181,6 +209,23 @@ describe("A refused row", () => {
       rule({})
       yield* TestClock.adjust("20 seconds")
       yield* assertAccount({ refused: 0, pending: 0, inFlight: 0, written: 7, dropped: 1 })
+    })
+  )
+
+  it.effect("that hangs when it is tried again holds the others up for an interval at most", () =>
+    Effect.gen(function* () {
+      const { batcher, rule, valueHeld, writes } = yield* start()
+      rule({ refuses: ({ key }) => (key === "cpu" ? "not yet" : undefined), tells: "names" })
+      yield* batcher.add(agent, [fact("cpu", "", 1), fact("disk", "before", 1)])
+      yield* batcher.flush
+      writes.answer(Effect.never)
+      yield* TestClock.adjust("1 second")
+      yield* batcher.add(agent, [fact("disk", "after", 2)])
+      yield* TestClock.adjust("10 seconds")
+      assert.strictEqual(valueHeld(agent, "disk"), "after")
+      rule({})
+      yield* TestClock.adjust("20 seconds")
+      assert.strictEqual(valueHeld(agent, "cpu"), "")
     })
   )
 

@@ -1,8 +1,11 @@
 /** `unchanged`: what says what was last written waits, and is written in time. */
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
 import * as Schema from "effect/Schema"
 import * as TestClock from "effect/testing/TestClock"
+import * as AgentIdChunks from "../src/AgentIdChunks.ts"
+import * as MetadataBatcher from "../src/MetadataBatcher.ts"
 import * as Store from "../src/Store.ts"
 import * as Fakes from "./support/Fakes.ts"
 import { agentIdOf, assertAddsUp, fact, facts, identify, makeWorld, now, rowsOf } from "./support/Fakes.ts"
@@ -89,10 +92,10 @@ describe("What says what was last written", () => {
         yield* report(started, value)
       }
       yield* batcher.flush
-      yield* assertAccount({ written: 1, pending: 1, superseded: 2 })
+      yield* assertAccount({ written: 1, pending: 1, superseded: 1, unchanged: 1 })
       yield* report(started, "Y")
       yield* batcher.flush
-      yield* assertAccount({ written: 2, pending: 0, unchanged: 1 })
+      yield* assertAccount({ written: 2, pending: 0, unchanged: 2 })
     })
   )
 
@@ -216,6 +219,77 @@ describe("What was last written is forgotten", () => {
       yield* TestClock.adjust(2 * interval)
       assert.strictEqual(shared.valueHeld(agent, "cpu"), "X")
       yield* one.assertAccount({ pending: 0 })
+    })
+  )
+})
+
+describe("When another replica has written the same agent", () => {
+  const startSeen = Effect.gen(function* () {
+    const started = yield* start({ interval, unchanged: "1 hour", writeConcurrency: 2 })
+    const say = (value: string, at: number) => started.batcher.addUnsafe(agent, [fact("cpu", value, at)])
+    /** The other replica writes and says so; what it says is read before anything else happens. */
+    const otherWrites = (value: string, at: number) =>
+      Effect.gen(function* () {
+        yield* started.store.batchUpdateMetadata({
+          agentIds: [agent],
+          keys: ["cpu"],
+          values: [value],
+          errors: [""],
+          collectedAt: [at]
+        })
+        yield* started.pubsub.publish(MetadataBatcher.metadataBatchChannel, AgentIdChunks.encode([agent]))
+        yield* TestClock.adjust(0)
+      })
+    const value = () => started.valueHeld(agent, "cpu")
+    return { ...started, otherWrites, say, value }
+  })
+
+  it.effect("what rested is announced once it is written, since it replaces something else", () =>
+    Effect.gen(function* () {
+      const { batcher, otherWrites, published, say, value } = yield* startSeen
+      say("X", 1)
+      yield* batcher.flush
+      say("X", 3)
+      yield* batcher.flush
+      yield* otherWrites("Y", 2)
+      const before = published.length
+      yield* TestClock.adjust(2 * interval)
+      assert.deepStrictEqual([value(), published.length - before], ["X", 1])
+    })
+  )
+
+  it.effect("what is in a write at that moment is not taken for what the store holds", () =>
+    Effect.gen(function* () {
+      const { batcher, otherWrites, say, value, writes } = yield* startSeen
+      // The answer comes late, and so after what the other replica writes.
+      writes.answer(Effect.void)
+      const gate = writes.hold(Effect.succeed(Store.allChanged(1)))
+      say("W", 0)
+      yield* batcher.flush
+      say("X", 1)
+      const flush = yield* Effect.forkChild(batcher.flush, { startImmediately: true })
+      yield* writes.began
+      yield* otherWrites("Y", 2)
+      yield* gate.open
+      yield* Fiber.join(flush)
+      say("X", 3)
+      yield* TestClock.adjust(2 * interval)
+      assert.strictEqual(value(), "X")
+    })
+  )
+
+  it.effect("its notification is not taken for one's own that failed", () =>
+    Effect.gen(function* () {
+      const { batcher, inject, otherWrites, say, value } = yield* startSeen
+      inject({ publish: [{ _tag: "Fail", reason: "Unavailable", millis: 0 }] })
+      say("X", 1)
+      yield* batcher.flush
+      inject({ publish: [] })
+      yield* TestClock.adjust(interval)
+      yield* otherWrites("Y", 2)
+      say("X", 3)
+      yield* TestClock.adjust(2 * interval)
+      assert.strictEqual(value(), "X")
     })
   )
 })

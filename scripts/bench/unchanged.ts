@@ -226,7 +226,7 @@ const makeReports = () =>
   }))
 
 /** A batcher that writes to a store that counts. */
-const inMemory = (mode: Mode, ours: ReturnType<typeof using>, name: string): Contestant => ({
+export const inMemory = (mode: Mode, ours: ReturnType<typeof using>, name: string): Contestant => ({
   name,
   label: labels[mode],
   bounded: true,

@@ -31,8 +31,8 @@ export interface Figures {
   readonly leftRunning: number
 }
 
-/** The longest instant, in steps; a build that is not interrupted by then is complete. */
-const maxSteps = 400
+/** The latest instant, in turns of the scheduler: a build takes about 250 of them, and its close 325. */
+const maxTurns = 600
 
 export const interruptBuilds = Effect.fnUntraced(function* (options: {
   readonly builds: number
@@ -48,7 +48,7 @@ export const interruptBuilds = Effect.fnUntraced(function* (options: {
   let interrupted = 0
 
   const one = Effect.gen(function* () {
-    const steps = yield* Random.nextIntBetween(1, maxSteps)
+    const turns = yield* Random.nextIntBetween(1, maxTurns)
     let isBuilt = false
     const built = Effect.scoped(
       Effect.andThen(
@@ -60,7 +60,7 @@ export const interruptBuilds = Effect.fnUntraced(function* (options: {
     )
     // Yields after every so many steps, so that the interruption can come in between.
     const fiber = yield* Effect.forkChild(Effect.provideService(built, Scheduler.MaxOpsBeforeYield, 3))
-    for (let step = 0; step < steps && fiber.pollUnsafe() === undefined; step += 3) yield* Effect.yieldNow
+    for (let turn = 0; turn < turns && fiber.pollUnsafe() === undefined; turn++) yield* Effect.yieldNow
     yield* Fiber.interrupt(fiber)
     const exit = yield* Fiber.await(fiber)
     if (isBuilt) completed += 1

@@ -21,6 +21,7 @@ import * as MetadataBatcher from "../MetadataBatcher.ts"
 import * as MetadataWatcher from "../MetadataWatcher.ts"
 import * as PgMigrations from "../PgMigrations.ts"
 import * as PgPubsub from "../PgPubsub.ts"
+import * as PgRetention from "../PgRetention.ts"
 import * as PgStore from "../PgStore.ts"
 import type * as Pubsub from "../Pubsub.ts"
 import * as StatsBatcher from "../StatsBatcher.ts"
@@ -69,6 +70,14 @@ const flags = {
   ),
   shutdownTimeout: Flags.duration("shutdown-timeout", "15s", "Time to write what is left at the end"),
   redisUrl: Redis.url,
+  retainStats: Flags.optionalDuration(
+    "retain-stats",
+    "Delete connection statistics of this age, such as 30d; kept for ever without it"
+  ),
+  retainAgents: Flags.optionalDuration(
+    "retain-agents",
+    "Delete all facts of an agent that has not reported for so long; kept for ever without it"
+  ),
   unlogged: Flags.unlogged,
   fleet: Flags.count("fleet", 0, "Simulated agents that report, to have something to see", 0),
   printConfig: Flag.Boolean("print-config").pipe(
@@ -158,6 +167,17 @@ const services = (options: Options, losses: ReturnType<typeof makeLosses>) =>
     MetadataWatcher.layer()
   )
 
+const retentionLines = ({ retainAgents, retainStats }: Options): ReadonlyArray<string> => [
+  ...Option.match(retainStats, {
+    onNone: () => [],
+    onSome: (age) => [`retention    statistics are deleted after ${Duration.format(age)}`]
+  }),
+  ...Option.match(retainAgents, {
+    onNone: () => [],
+    onSome: (age) => [`retention    agents are deleted ${Duration.format(age)} after their last report`]
+  })
+]
+
 const greet = Effect.fnUntraced(function* (options: Options, keys: ReadonlyArray<Redacted.Redacted>) {
   const screen = yield* Screen.Screen
   const embedded = yield* Database.isEmbedded
@@ -171,6 +191,7 @@ const greet = Effect.fnUntraced(function* (options: Options, keys: ReadonlyArray
         ...(Option.isSome(options.redisUrl)
           ? ["Redis        the one that --redis-url or EMB_REDIS_URL names, for notifications"]
           : []),
+        ...retentionLines(options),
         ...(options.fleet > 0 ? [`fleet        ${count(options.fleet)} simulated agents`] : []),
         keys.length === 0
           ? "tokens       none needed: there is no key, so only this machine may connect"
@@ -249,8 +270,14 @@ const pubsub = ({ redisUrl }: Options): Layer.Layer<Pubsub.Pubsub, Pubsub.Pubsub
     onSome: (url) => Redis.layer(url, reconnecting)
   })
 
+const retention = ({ retainAgents, retainStats }: Options) =>
+  PgRetention.layer({
+    stats: Option.getOrUndefined(retainStats),
+    agentsUnseen: Option.getOrUndefined(retainAgents)
+  })
+
 const layer = (options: Options) =>
-  Layer.mergeAll(PgStore.layer(), pubsub(options)).pipe(
+  Layer.mergeAll(PgStore.layer(), pubsub(options), retention(options)).pipe(
     // First, since the store looks at its tables.
     Layer.provideMerge(PgMigrations.layer({ unlogged: options.unlogged })),
     Layer.provideMerge(Database.layer),

@@ -156,7 +156,7 @@ const generate = (random: Random.Random): Plan => {
   return {
     options,
     tells: oneOf("nothing", "names"),
-    steps: many(5 + below(25), step).flat(),
+    steps: many(5 + below(20), step).flat(),
     ending: chance(0.3) ? "abrupt" : "graceful",
     last: many(below(20), add)
   }

@@ -92,9 +92,9 @@ export const make = (environment: {
       const groups = withWaiting(news)
       if (groups.length === 0) return Effect.succeed(true)
       publishing += 1
-      let payloads: ReadonlyArray<string> = []
-      const failed = (error: unknown) => {
-        wait(groups)
+      const { encoded, error: bug, left, payloads } = encode(to, groups)
+      const failed = (error: unknown, unannounced: ReadonlyArray<string>) => {
+        wait(unannounced)
         const count = Math.max(1, payloads.length)
         meters.publishFailed(count)
         const line = failureLog(
@@ -106,14 +106,15 @@ export const make = (environment: {
         )
         return Effect.as(span === undefined ? line : span.log(line), false)
       }
-      return Effect.suspend(() => {
-        payloads = to.encode(groups)
-        return publish(to, payloads, span ?? untraced)
-      }).pipe(
-        Effect.as(true),
+      const publishAll = payloads.length === 0 ? Effect.void : publish(to, payloads, span ?? untraced)
+      return publishAll.pipe(
         Effect.catchDefect(Effect.fail),
-        Effect.onInterrupt(() => failed(new Error("the batcher closed before it was published"))),
-        Effect.catch(failed),
+        Effect.onInterrupt(() => failed(new Error("the batcher closed before it was published"), groups)),
+        Effect.matchEffect({
+          onSuccess: () => Effect.succeed(true),
+          onFailure: (error) => failed(error, encoded)
+        }),
+        Effect.flatMap((isTold) => (left.length === 0 ? Effect.succeed(isTold) : failed(bug, left))),
         Effect.ensuring(
           Effect.sync(() => {
             publishing -= 1
@@ -163,6 +164,31 @@ export const make = (environment: {
         ? Effect.void
         : Effect.asVoid(Effect.timeoutOption(tell(announce, [], undefined), timeout)),
     unannounced: () => waiting.size
+  }
+}
+
+/** What groups are encoded to, and those that a bug of the application's leaves unencoded. */
+interface Encoded {
+  readonly payloads: ReadonlyArray<string>
+  readonly encoded: ReadonlyArray<string>
+  readonly left: ReadonlyArray<string>
+  readonly error: unknown
+}
+
+/** A group that cannot be encoded must not keep the others from being told: they are halved until it is alone. */
+const encode = (to: Announce, groups: ReadonlyArray<string>): Encoded => {
+  try {
+    return { payloads: to.encode(groups), encoded: groups, left: [], error: undefined }
+  } catch (error) {
+    if (groups.length === 1) return { payloads: [], encoded: [], left: groups, error }
+    const middle = groups.length >>> 1
+    const [a, b] = [encode(to, groups.slice(0, middle)), encode(to, groups.slice(middle))]
+    return {
+      payloads: a.payloads.concat(b.payloads),
+      encoded: a.encoded.concat(b.encoded),
+      left: a.left.concat(b.left),
+      error
+    }
   }
 }
 

@@ -40,6 +40,9 @@ export class AppendOnlyAccumulator<A> implements Accumulator<A> {
     const hasRoom = () =>
       account.pending + account.refused + size <= maxPending &&
       account.bytes + report.bytes <= maxPendingBytes
+    // What is in a write cannot make room: then nothing is given up for what would find none.
+    const bytesInWrites = Array.from(this.inFlight).reduce((bytes, batch) => bytes + batch.bytes, 0)
+    if (size > maxPending || bytesInWrites + report.bytes > maxPendingBytes) return 0
     while (!hasRoom()) if (!this.evictOldest()) return 0
     account.bytes += report.bytes
     account.pending += size
@@ -47,7 +50,7 @@ export class AppendOnlyAccumulator<A> implements Accumulator<A> {
     return size
   }
 
-  /** Gives up the longest refused row or else the oldest one that waits; what is in a write cannot make room. */
+  /** Gives up the longest refused row, or else the oldest one that waits. */
   private evictOldest(): boolean {
     const { account } = this.environment
     const refused = this.refusedRows.longest()
@@ -142,7 +145,7 @@ export class AppendOnlyAccumulator<A> implements Accumulator<A> {
   private setApart(record: A, held: Held<A>, why: string): void {
     const { account, elapsed } = this.environment
     const bytes = this.bytesOf(record)
-    this.refusedRows.add({ held, key: this.keyOf(record), why, record, bytes }, elapsed())
+    this.refusedRows.add(held, { key: this.keyOf(record), why, record, bytes }, elapsed())
     account.refused += 1
     account.bytes += bytes
   }
@@ -174,7 +177,7 @@ export class AppendOnlyAccumulator<A> implements Accumulator<A> {
     const whys = new Map(outcome.refused.map(({ position, why }) => [position, why]))
     const stays = new Set([...whys.keys(), ...outcome.unwritten])
     rows.forEach((row, position) => {
-      const isForgotten = batch.forgotten.has(row.held.group)
+      const isForgotten = batch.forgotten.has(row.origin.group)
       if (isForgotten || !stays.has(position)) {
         this.refusedRows.delete(row)
         if (isForgotten && stays.has(position)) account.discarded += 1
@@ -186,7 +189,8 @@ export class AppendOnlyAccumulator<A> implements Accumulator<A> {
       row.record = batch.records[position] as A
       account.refused += 1
       account.bytes += row.bytes
-      if (elapsed() - row.refusedAt > maxRefusedMillis) this.giveUpRefused(row, "refused")
+      const isRefusedForLong = whys.has(position) && elapsed() - row.refusedAt > maxRefusedMillis
+      if (isRefusedForLong) this.giveUpRefused(row, "refused")
     })
     if (stays.size < rows.length && outcome.refused.length === 0) this.refusedRows.widen(elapsed())
   }
@@ -197,7 +201,7 @@ export class AppendOnlyAccumulator<A> implements Accumulator<A> {
     account.refused -= 1
     account.discarded += 1
     account.bytes -= row.bytes
-    if (row.record !== undefined) this.tell(row.held.group, row.record, reason, row.why)
+    if (row.record !== undefined) this.tell(row.origin.group, row.record, reason, row.why)
   }
 
   forget(group: string): void {
@@ -213,7 +217,7 @@ export class AppendOnlyAccumulator<A> implements Accumulator<A> {
     }
     MutableList.filter(this.waiting, (held) => held.group !== group)
     for (const row of Array.from(this.refusedRows.values())) {
-      if (row.held.group !== group || row.record === undefined) continue
+      if (row.origin.group !== group || row.record === undefined) continue
       this.refusedRows.delete(row)
       account.refused -= 1
       account.discarded += 1
@@ -230,12 +234,13 @@ export class AppendOnlyAccumulator<A> implements Accumulator<A> {
       for (const { group, records } of [...batches, ...MutableList.toArray(this.waiting)]) {
         for (const record of records) this.tell(group, record, "unwritten", "")
       }
-      for (const { held, record, why } of this.refusedRows.values()) {
-        if (record !== undefined) this.tell(held.group, record, "refused", why)
+      for (const { origin, record, why } of this.refusedRows.values()) {
+        if (record !== undefined) this.tell(origin.group, record, "refused", why)
       }
     }
     this.inFlight.clear()
     MutableList.clear(this.waiting)
+    this.refusedRows.clear()
     account.discarded += account.pending + account.inFlight + account.refused
     account.pending = 0
     account.inFlight = 0
@@ -246,7 +251,7 @@ export class AppendOnlyAccumulator<A> implements Accumulator<A> {
   oldest(): number | undefined {
     let oldest = this.waiting.head?.array[this.waiting.head.offset]?.since ?? Number.POSITIVE_INFINITY
     for (const batch of this.inFlight) for (const { since } of batch.held) oldest = Math.min(oldest, since)
-    for (const { held } of this.refusedRows.values()) oldest = Math.min(oldest, held.since)
+    for (const { origin } of this.refusedRows.values()) oldest = Math.min(oldest, origin.since)
     return oldest === Number.POSITIVE_INFINITY ? undefined : oldest
   }
 

@@ -15,6 +15,8 @@ export interface Batch<A> {
   readonly retried: ReadonlyArray<RefusedRow<A>> | undefined
   /** Groups that were forgotten meanwhile: what is not written of them is given up. */
   readonly forgotten: Set<string>
+  /** Groups of which others have written rows meanwhile: nobody knows what the store holds of them in the end. */
+  readonly overtaken: Set<string>
 }
 
 /** What the store has said of a batch, by positions. What no list names was written. */
@@ -62,7 +64,7 @@ export const makeBatch = <A>(
       groups.push(one.group)
     }
   }
-  return { held, records, groups, bytes, retried, forgotten: new Set() }
+  return { held, records, groups, bytes, retried, forgotten: new Set(), overtaken: new Set() }
 }
 
 /** A batch that tries these rows again. */
@@ -70,7 +72,7 @@ export const retryBatch = <A>(rows: ReadonlyArray<RefusedRow<A>>): Batch<A> =>
   makeBatch(
     rows.map((row) => {
       const records = [row.record as A]
-      return { ...row.held, records, own: records, bytes: row.bytes }
+      return { ...row.origin, records, own: records, bytes: row.bytes, quiet: false }
     }),
     rows
   )
@@ -149,7 +151,7 @@ const countGroups = <A>(batch: Batch<A>, elsewhere: ReadonlyArray<number>): Writ
     for (let i = 0; i < records.length; i++) {
       if (passedOver.has(position++)) continue
       counts.set(group, (counts.get(group) ?? 0) + 1)
-      if (!quiet) told.add(group)
+      if (!quiet || batch.overtaken.has(group)) told.add(group)
     }
   }
   return { groups: Array.from(counts.keys()), counts: Array.from(counts.values()), news: Array.from(told) }

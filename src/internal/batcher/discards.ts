@@ -1,6 +1,7 @@
 import type * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
 import { bounded } from "../bounded.ts"
 import * as throttledLog from "../throttledLog.ts"
 import type { Definition } from "./definition.ts"
@@ -30,6 +31,7 @@ export const make = Effect.fnUntraced(function* <A>(
   const log = throttledLog.make(clock)
   const waiting: Array<Discarded<A>> = []
   let leftOut = 0
+  let underWay: Fiber.Fiber<void> | undefined
 
   const handOn = (limit: number) =>
     Effect.suspend(() => {
@@ -53,6 +55,19 @@ export const make = Effect.fnUntraced(function* <A>(
       )
     })
 
+  /** Hands on in a fiber of its own, which the close awaits: `run` is interrupted before the last writes. */
+  const handOnApart = Effect.suspend(() =>
+    Effect.flatMap(Effect.forkDetach(handOn(timeout), { startImmediately: true }), (fiber) => {
+      underWay = fiber
+      return Fiber.join(fiber)
+    })
+  )
+  const rest = (limit: number) =>
+    Effect.andThen(
+      underWay === undefined ? Effect.void : Fiber.await(underWay),
+      Effect.repeat(handOn(limit), { while: () => waiting.length > 0 })
+    )
+
   return {
     isWanted: onDiscarded !== undefined,
     add: (discarded) => {
@@ -61,12 +76,13 @@ export const make = Effect.fnUntraced(function* <A>(
       some.raiseUnsafe()
     },
     run: some.wait.pipe(
-      Effect.andThen(Effect.repeat(handOn(timeout), { while: () => waiting.length > 0 })),
+      Effect.andThen(Effect.repeat(handOnApart, { while: () => waiting.length > 0 })),
       Effect.forever
     ),
     drain: (limit) =>
-      Effect.asVoid(
-        Effect.timeoutOption(Effect.repeat(handOn(limit), { while: () => waiting.length > 0 }), limit)
+      Effect.suspend(() => Effect.timeoutOption(rest(limit), limit)).pipe(
+        Effect.ensuring(Effect.sync(() => underWay?.interruptUnsafe())),
+        Effect.asVoid
       )
   }
 })

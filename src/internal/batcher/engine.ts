@@ -106,6 +106,7 @@ const build = Effect.fnUntraced(function* <A>(
     accumulator,
     options,
     health,
+    phase,
     writer,
     announcer,
     foldQueued

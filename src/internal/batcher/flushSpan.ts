@@ -64,14 +64,32 @@ const unsampled = (span: Tracer.Span): Handle => {
   return handle
 }
 
-const traced = (span: Tracer.Span): Handle => ({
+/** A tracer is the application's, and one may throw: that must not cost a batch. */
+const quietly = (call: () => void): void => {
+  try {
+    call()
+  } catch {}
+}
+
+const makeSpan = (name: string, options: Tracer.SpanOptionsNoTrace): Effect.Effect<Tracer.Span | undefined> =>
+  Effect.catchDefect(Effect.makeSpan(name, options), () => Effect.undefined)
+
+const endSpan = (span: Tracer.Span, clock: Clock.Clock, exit: Exit.Exit<unknown, unknown>): void =>
+  quietly(() => span.end(clock.currentTimeNanosUnsafe(), exit))
+
+const traced = (span: Tracer.Span, clock: Clock.Clock): Handle => ({
   inside: Effect.provideService(Tracer.ParentSpan, span),
-  annotate: (attributes) => {
-    const all = attributes()
-    for (const name in all) span.attribute(name, all[name])
-  },
+  annotate: (attributes) =>
+    quietly(() => {
+      const all = attributes()
+      for (const name in all) span.attribute(name, all[name])
+    }),
   step: (name, kind, attributes, run) =>
-    Effect.useSpan(name, { parent: span, kind, attributes: attributes() }, (child) => run(traced(child)))
+    Effect.flatMap(makeSpan(name, { parent: span, kind, attributes: attributes() }), (child) =>
+      child === undefined
+        ? run(noSpan)
+        : Effect.onExit(run(traced(child, clock)), (exit) => Effect.sync(() => endSpan(child, clock, exit)))
+    )
 })
 
 /** What is known of a flush when it begins. */
@@ -99,20 +117,19 @@ export const begin = (
   Effect.withFiber(({ cache }) => {
     const { batch, reason } = beginning()
     const annotations = { reason, batchSize: batch.records.length }
+    const untraced: FlushSpan = { ...noSpan, log: Effect.annotateLogs(annotations), end: () => {} }
     // Without a tracer nobody sees a span, which costs as much as writing the columns of a batch.
-    if (!cache.tracerEnabled || cache.tracer === undefined) {
-      return Effect.succeed({ ...noSpan, log: Effect.annotateLogs(annotations), end: () => {} })
-    }
-    return Effect.map(Effect.makeSpan(name, { root: true }), (span) => {
-      const handle = span.sampled ? traced(span) : unsampled(span)
-      if (span.sampled) describe(span, beginning())
+    if (!cache.tracerEnabled || cache.tracer === undefined) return Effect.succeed(untraced)
+    return Effect.map(makeSpan(name, { root: true }), (span) => {
+      if (span === undefined) return untraced
+      const handle = span.sampled ? traced(span, clock) : unsampled(span)
+      if (span.sampled) quietly(() => describe(span, beginning()))
       const { spanId, traceId } = span
       const ids = span.sampled ? { traceId, spanId } : {}
       return {
         ...handle,
         log: (line) => handle.inside(Effect.annotateLogs(line, { ...annotations, ...ids })),
-        end: (failure) =>
-          span.end(clock.currentTimeNanosUnsafe(), failure === undefined ? Exit.void : Exit.fail(failure))
+        end: (failure) => endSpan(span, clock, failure === undefined ? Exit.void : Exit.fail(failure))
       }
     })
   })

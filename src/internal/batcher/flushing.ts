@@ -7,6 +7,7 @@ import type { Announcer } from "./announcer.ts"
 import type { Health } from "./health.ts"
 import type { Flushed, Reason } from "./models.ts"
 import type { Resolved } from "./options.ts"
+import type { Phase } from "./phase.ts"
 import type { Settled, Writer } from "./writer.ts"
 
 /** What one flush of everything that waits came to. */
@@ -47,11 +48,12 @@ export const make = Effect.fnUntraced(function* (environment: {
   readonly accumulator: Pick<Accumulator<never>, "ready">
   readonly options: Resolved
   readonly health: Health
+  readonly phase: Phase
   readonly writer: Writer
   readonly announcer: Announcer
   readonly foldQueued: () => void
 }): Effect.fn.Return<Flushing> {
-  const { account, accumulator, announcer, foldQueued, health, options, writer } = environment
+  const { account, accumulator, announcer, foldQueued, health, options, phase, writer } = environment
   const runFork = Effect.runForkWith(yield* Effect.context<never>())
   const fibers = new Set<Fiber.Fiber<unknown>>()
 
@@ -71,7 +73,10 @@ export const make = Effect.fnUntraced(function* (environment: {
       const written = Deferred.makeUnsafe<Settled | undefined>()
       fork(
         Effect.flatMap(
-          Effect.onExit(write, (exit) => Deferred.done(written, exit)),
+          // What the close gives up answers nothing, and must not interrupt whoever waits for it.
+          Effect.onExit(write, (exit) =>
+            Deferred.succeed(written, exit._tag === "Success" ? exit.value : undefined)
+          ),
           (settled) => (settled === undefined ? Effect.void : announcer.announce(settled))
         )
       )
@@ -117,8 +122,8 @@ export const make = Effect.fnUntraced(function* (environment: {
 
   let attempt = Deferred.makeUnsafe<void>()
   const manual = Effect.suspend(() =>
-    // The pause between two attempts holds, whoever asks.
-    health.isDown() ? Effect.andThen(Deferred.await(attempt), afterAttempt) : allAndTold
+    // The pause between two attempts holds, whoever asks; after the close there are none.
+    health.isDown() && !phase.isClosed ? Effect.andThen(Deferred.await(attempt), afterAttempt) : allAndTold
   )
   const allAndTold = Effect.tap(all("manual"), () => awaitAnnounced)
   const afterAttempt: Effect.Effect<Sweep> = Effect.suspend(() => {

@@ -12,7 +12,8 @@ const reminderMillis = 60_000
 
 /**
  * Whether the store takes writes. An outage begins with the first failed write
- * and ends with the first that succeeds; it is logged at its begin, every
+ * and ends with the first that succeeds, or when nothing is left to be written:
+ * whoever gets no traffic because of it must not wait for ever. It is logged at its begin, every
  * minute, and at its end, whatever the number of attempts. Of outages that
  * follow each other within 10 seconds one is logged, the others as debug lines.
  */
@@ -26,6 +27,8 @@ export interface Health {
   /** The account of the outage is kept at once; what is given back logs it. */
   readonly failed: (error: Error) => Effect.Effect<void>
   readonly succeeded: () => Effect.Effect<void>
+  /** Nothing is left to be written, and so nothing that could show whether the store is back. */
+  readonly nothingLeft: () => Effect.Effect<void>
 }
 
 export const make = (clock: Clock.Clock, account: Account): Health => {
@@ -57,6 +60,15 @@ export const make = (clock: Clock.Clock, account: Account): Health => {
     return Effect.annotateLogs(Effect.logWarning(message), annotations)
   }
 
+  const end = (message: string): Effect.Effect<void> => {
+    if (!Latch.closeUnsafe(down)) return Effect.void
+    const log = mentioned ? Effect.logWarning : Effect.logDebug
+    const said = Effect.annotateLogs(log(message), figures())
+    attempts = 0
+    mentioned = false
+    return ignoreDefect(said)
+  }
+
   return {
     isDown: () => Latch.isOpen(down),
     awaitDown: down.await,
@@ -82,13 +94,7 @@ export const make = (clock: Clock.Clock, account: Account): Health => {
         )
       )
     },
-    succeeded: () => {
-      if (!Latch.closeUnsafe(down)) return Effect.void
-      const log = mentioned ? Effect.logWarning : Effect.logDebug
-      const said = Effect.annotateLogs(log("store available again"), figures())
-      attempts = 0
-      mentioned = false
-      return ignoreDefect(said)
-    }
+    succeeded: () => end("store available again"),
+    nothingLeft: () => end("nothing waits for the store any more: the next write shows whether it is back")
   }
 }

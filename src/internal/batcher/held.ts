@@ -11,18 +11,22 @@ export interface Report<out A> {
   readonly span: Tracer.AnySpan | undefined
 }
 
-/** What waits of one group. It is the unit of a batch; a batch's end may split one. */
-export interface Held<A> {
+/** Where records come from. */
+export interface Origin {
   readonly group: string
+  /** When the longest waiting of them was added. */
+  since: number
+  /** The spans of the reports that brought them; mostly one. */
+  spans: ReadonlyArray<Tracer.AnySpan>
+}
+
+/** What waits of one group. It is the unit of a batch; a batch's end may split one. */
+export interface Held<A> extends Origin {
   /** A report's own array, until a change makes a copy of it. */
   records: ReadonlyArray<A>
   /** The array above, once it is a copy that may be changed. */
   own: Array<A> | undefined
   bytes: number
-  /** When the longest waiting of its records was added. */
-  since: number
-  /** The spans of the reports that brought its records; mostly one. */
-  spans: ReadonlyArray<Tracer.AnySpan>
   /** Whether it only says again what was written before, and nobody has to be told of it. */
   readonly quiet: boolean
 }

@@ -1,4 +1,4 @@
-import type { Held } from "./held.ts"
+import type { Origin } from "./held.ts"
 
 /** What is refused for longer than this is given up. */
 export const maxRefusedMillis = 3_600_000
@@ -8,7 +8,8 @@ const maxPauseMillis = 60_000
 
 /** A row that the store refused, waiting apart with its newest record. */
 export interface RefusedRow<A> {
-  readonly held: Held<A>
+  /** Not what it was held with: the rest of its report must not stay in memory for its sake. */
+  readonly origin: Origin
   readonly key: string
   readonly refusedAt: number
   why: string
@@ -36,8 +37,13 @@ export class RefusedRows<A> {
     return this.rows.size
   }
 
-  add(row: Omit<RefusedRow<A>, "dueAt" | "isTried" | "refusedAt">, now: number): RefusedRow<A> {
-    const added = { ...row, refusedAt: now, dueAt: now + firstPauseMillis, isTried: false }
+  add(
+    { group, since, spans }: Origin,
+    row: Pick<RefusedRow<A>, "bytes" | "key" | "record" | "why">,
+    now: number
+  ): RefusedRow<A> {
+    const origin = { group, since, spans }
+    const added = { ...row, origin, refusedAt: now, dueAt: now + firstPauseMillis, isTried: false }
     this.rows.add(added)
     return added
   }
@@ -74,6 +80,10 @@ export class RefusedRows<A> {
   longest(): RefusedRow<A> | undefined {
     for (const row of this.rows) if (!row.isTried) return row
     return undefined
+  }
+
+  clear(): void {
+    this.rows.clear()
   }
 
   values(): Iterable<RefusedRow<A>> {

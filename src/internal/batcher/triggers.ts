@@ -95,7 +95,9 @@ export const make = (environment: {
   // If nothing but refused rows is left, one of them has to find out whether the store is back.
   const attempt = Effect.suspend(() => {
     if (!health.isDown()) return Effect.void
-    return accumulator.ready() > 0 ? flushing.one("scheduled") : flushing.refused
+    if (accumulator.ready() > 0) return flushing.one("scheduled")
+    if (account.refused > 0) return flushing.refused
+    return account.queued + account.inFlight > 0 ? Effect.void : health.nothingLeft()
   }).pipe(Effect.ensuring(Effect.sync(flushing.attempted)))
   const retryOutage = health.awaitDown.pipe(
     Effect.andThen(Effect.schedule(attempt, Schedule.while(backoff(options.interval), health.isDown))),

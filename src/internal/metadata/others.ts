@@ -13,7 +13,8 @@ const maxAwaited = 1_000
  * those says nothing any more of what the store holds.
  *
  * A payload of one's own comes back as well. It is known by its text, as often
- * as it was published.
+ * as it was published. One whose publish failed may not come back: whatever
+ * comes with its text counts as another's.
  */
 export const forgetWhatOthersWrite = (pubsub: Pubsub["Service"], channel: string) => {
   const awaited = new Map<string, number>()
@@ -24,7 +25,7 @@ export const forgetWhatOthersWrite = (pubsub: Pubsub["Service"], channel: string
       if (awaited.size <= maxAwaited) break
       awaited.delete(payload)
     }
-    return pubsub.publish(channel, payloads)
+    return Effect.onError(pubsub.publish(channel, payloads), () => Effect.sync(() => payloads.forEach(isOwn)))
   }
 
   const isOwn = (payload: string): boolean => {

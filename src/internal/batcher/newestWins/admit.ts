@@ -1,5 +1,6 @@
 import { heldOf } from "../batch.ts"
 import { type Report, spansOf } from "../held.ts"
+import type { RefusedRow } from "../refused.ts"
 import { merge, replaceWaiting } from "./fold.ts"
 import { type Group, scan } from "./group.ts"
 import { giveUpRefused } from "./refused.ts"
@@ -35,7 +36,7 @@ const admitWhole = <A>(state: State<A>, group: Group<A>, report: Report<A>): boo
   if (!isNoLarger && account.bytes + report.bytes - waiting.bytes > maxPendingBytes) return false
   account.bytes += report.bytes
   try {
-    if (replaceWaiting(state, waiting, report)) return true
+    if (replaceWaiting(state, group, report)) return true
   } catch {
     // A getter may throw: record by record it costs only its own.
   }
@@ -64,16 +65,22 @@ const fitsInstead = <A>(state: State<A>, record: A, bytesHeld: number): boolean 
   return bytes <= bytesHeld || account.bytes + bytes - bytesHeld <= maxPendingBytes
 }
 
-/** Room for a key that is not known: refused rows give way, the longest refused first. */
+/** Room for a key that is not known: refused rows give way, the longest refused first, if that is enough. */
 const makeRoom = <A>(state: State<A>, record: A): boolean => {
   const { account, maxPending, maxPendingBytes } = state.environment
-  const bytes = state.bytesOf(record)
-  const hasRoom = () =>
-    account.pending + account.refused < maxPending && account.bytes + bytes <= maxPendingBytes
-  while (!hasRoom()) {
-    const longest = state.refused.longest()
-    if (longest === undefined) return false
-    giveUpRefused(state, longest, "evicted")
+  if (account.pending >= maxPending) return false
+  let rows = account.pending + account.refused
+  let bytes = account.bytes + state.bytesOf(record)
+  const isShort = () => rows >= maxPending || bytes > maxPendingBytes
+  const leaving: Array<RefusedRow<A>> = []
+  for (const row of state.refused.values()) {
+    if (!isShort()) break
+    if (row.isTried) continue
+    leaving.push(row)
+    rows -= 1
+    bytes -= row.bytes
   }
+  if (isShort()) return false
+  for (const row of leaving) giveUpRefused(state, row, "evicted")
   return true
 }

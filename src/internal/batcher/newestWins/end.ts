@@ -1,3 +1,4 @@
+import { heldOf } from "../batch.ts"
 import type { Held } from "../held.ts"
 import { giveUpRefused } from "./refused.ts"
 import { takeRestingOut, wakeGroup } from "./resting.ts"
@@ -29,12 +30,19 @@ export const forget = <A>(state: State<A>, id: string): void => {
 
 /** Others have written rows of this group, or of any: what the store holds is not known any more. */
 export const forgetWritten = <A>(state: State<A>, id: string | undefined): void => {
+  for (const batch of state.inFlight) {
+    for (const group of id === undefined ? batch.groups : [id]) {
+      if (heldOf(batch, group).length > 0) batch.overtaken.add(group)
+    }
+  }
   const groups = id === undefined ? Array.from(state.groups.values()) : [state.groups.get(id)]
   for (const group of groups) {
-    if (group?.written === undefined) continue
-    state.rememberedCount -= group.written.size
+    if (group === undefined) continue
+    state.rememberedCount -= group.written?.size ?? 0
     group.written = undefined
     wakeGroup(state, group, Number.POSITIVE_INFINITY)
+    // What only said again what was written may be news now.
+    if (group.woken !== undefined) group.woken = { ...group.woken, quiet: false }
   }
 }
 
@@ -42,7 +50,7 @@ export const forgetWritten = <A>(state: State<A>, id: string | undefined): void 
 export const giveUp = <A>(state: State<A>): void => {
   const { account, discards } = state.environment
   if (discards) tellAll(state)
-  state.inFlight.clear()
+  state.clear()
   account.discarded += account.pending + account.inFlight + account.refused
   account.pending = 0
   account.inFlight = 0
@@ -72,6 +80,6 @@ export const oldest = <A>(state: State<A>): number | undefined => {
   for (const batch of state.inFlight) {
     for (const { quiet, since } of batch.held) if (!quiet) oldest = Math.min(oldest, since)
   }
-  for (const { held } of state.refused.values()) oldest = Math.min(oldest, held.since)
+  for (const { origin } of state.refused.values()) oldest = Math.min(oldest, origin.since)
   return oldest === Number.POSITIVE_INFINITY ? undefined : oldest
 }

@@ -79,6 +79,12 @@ export class Groups<A> {
     return group
   }
 
+  clear(): void {
+    this.byId.ref.current = HashMap.beginMutation(HashMap.empty<string, Group<A>>())
+    this.recent.fill(undefined)
+    MutableList.clear(this.order)
+  }
+
   private sweep(): void {
     const kept = HashMap.beginMutation(HashMap.empty<string, Group<A>>())
     for (const group of this.values()) if (!group.isIdle) HashMap.set(kept, group.id, group)

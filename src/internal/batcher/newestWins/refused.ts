@@ -17,7 +17,7 @@ export const settleRetried = <A>(
   rows.forEach((row, position) => {
     const stays = whys.has(position) || unwritten.has(position)
     row.isTried = false
-    if (!stays || batch.forgotten.has(row.held.group)) {
+    if (!stays || batch.forgotten.has(row.origin.group)) {
       release(state, row)
       if (stays) account.discarded += 1
       return
@@ -28,7 +28,8 @@ export const settleRetried = <A>(
     const tried = batch.records[position] as A
     const isOlderThan = (since: A) => state.timeOf(tried) <= state.timeOf(since)
     mergeRefused(state, row, tried, state.bytesOf(tried), isOlderThan)
-    if (elapsed() - row.refusedAt > maxRefusedMillis) giveUpRefused(state, row, "refused")
+    const isRefusedForLong = whys.has(position) && elapsed() - row.refusedAt > maxRefusedMillis
+    if (isRefusedForLong) giveUpRefused(state, row, "refused")
   })
   if (whys.size + unwritten.size === 0) state.refused.widen(elapsed())
 }
@@ -37,8 +38,8 @@ export const settleRetried = <A>(
 export const release = <A>(state: State<A>, row: RefusedRow<A>): void => {
   const { account } = state.environment
   const { record } = row
-  const { since, spans } = row.held
-  const group = state.groups.getOrAdd(row.held.group)
+  const { since, spans } = row.origin
+  const group = state.groups.getOrAdd(row.origin.group)
   remove(state, row)
   if (record === undefined) return
   account.refused -= 1
@@ -58,13 +59,13 @@ export const giveUpRefused = <A>(
   account.refused -= 1
   account.discarded += 1
   account.bytes -= row.bytes
-  if (reason !== "forgotten") state.tell(row.held.group, record, reason, row.why)
+  if (reason !== "forgotten") state.tell(row.origin.group, record, reason, row.why)
   if (row.isTried) row.record = undefined
   else remove(state, row)
 }
 
 const remove = <A>(state: State<A>, row: RefusedRow<A>): void => {
-  const group = state.groups.getOrAdd(row.held.group)
+  const group = state.groups.getOrAdd(row.origin.group)
   state.refused.delete(row)
   group.refused?.delete(row.key)
   if (group.refused?.size === 0) group.refused = undefined
