@@ -13,6 +13,9 @@ const hashWith = (parts: ReadonlyArray<string>, seed: number, multiplier: number
 const low = (content: ReadonlyArray<string>) => hashWith(content, 0x811c9dc5, 0x01000193)
 const high = (content: ReadonlyArray<string>) => hashWith(content, 0x9747b28c, 0x5bd1e995)
 
+/** Up to this many keys, looking at each is faster than hashing the one that is looked for. */
+const maxScanned = 16
+
 /**
  * What was last written of a group: of each key when, and 64 bits that tell its
  * content from another. In arrays side by side, because most reports list their
@@ -23,6 +26,8 @@ export class Remembered {
   private readonly ats: Array<number> = []
   private readonly lows: Array<number> = []
   private readonly highs: Array<number> = []
+  /** Where each key stands, once there are many. */
+  private index: Map<string, number> | undefined = undefined
 
   get size(): number {
     return this.keys.length
@@ -47,6 +52,7 @@ export class Remembered {
     const found = this.find(key, likely)
     const position = found === -1 ? this.keys.length : found
     this.keys[position] = key
+    this.index?.set(key, position)
     this.ats[position] = at
     this.lows[position] = low(content)
     this.highs[position] = high(content)
@@ -68,11 +74,23 @@ export class Remembered {
 
   private deleteAt(position: number): boolean {
     if (position === -1) return false
-    for (const column of [this.keys, this.ats, this.lows, this.highs]) column.splice(position, 1)
+    this.index?.delete(this.keys[position] as string)
+    this.moveLast(this.keys, position)
+    for (const column of [this.ats, this.lows, this.highs]) this.moveLast(column, position)
+    if (position < this.keys.length) this.index?.set(this.keys[position] as string, position)
     return true
   }
 
+  /** Takes the last of a column to a place that has become free. */
+  private moveLast<A>(column: Array<A>, position: number): void {
+    const last = column.pop() as A
+    if (position < column.length) column[position] = last
+  }
+
   private find(key: string, likely: number): number {
-    return this.keys[likely] === key ? likely : this.keys.indexOf(key)
+    if (this.keys[likely] === key) return likely
+    if (this.keys.length <= maxScanned) return this.keys.indexOf(key)
+    this.index ??= new Map(this.keys.map((known, position) => [known, position]))
+    return this.index.get(key) ?? -1
   }
 }
