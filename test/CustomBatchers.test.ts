@@ -408,7 +408,10 @@ describe("A bug of the application's", () => {
           throwing === "span" ? bug() : Object.assign(new Tracer.NativeSpan(options), { [throwing]: bug })
       })
       const { assertAccount, batcher } = yield* Effect.provideService(
-        startDevices({ maxBatchSize: 2 }, { announce: { channel: "", encode: (ids) => ids, publish: () => Effect.void } }),
+        startDevices(
+          { maxBatchSize: 2 },
+          { announce: { channel: "", encode: (ids) => ids, publish: () => Effect.void } }
+        ),
         Tracer.Tracer,
         tracer
       )

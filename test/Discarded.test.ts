@@ -159,7 +159,10 @@ describe("An onDiscarded", () => {
       let given = 0
       const { batcher, closeInTime, inject } = yield* start({
         onWriteFailure: "discard",
-        onDiscarded: (discarded) => Effect.delay(Effect.sync(() => void (given += discarded.length)), 2_000)
+        onDiscarded: (discarded) =>
+          Effect.map(Effect.sleep(2_000), () => {
+            given += discarded.length
+          })
       })
       inject({ write: [{ _tag: "Fail", reason: "Unavailable", millis: 0 }] })
       yield* batcher.add(agentIdOf(1), facts(5))

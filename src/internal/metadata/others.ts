@@ -25,9 +25,7 @@ export const forgetWhatOthersWrite = (pubsub: Pubsub["Service"], channel: string
       if (awaited.size <= maxAwaited) break
       awaited.delete(payload)
     }
-    return Effect.onError(pubsub.publish(channel, payloads), () =>
-      Effect.sync(() => payloads.forEach(isOwn))
-    )
+    return Effect.onError(pubsub.publish(channel, payloads), () => Effect.sync(() => payloads.forEach(isOwn)))
   }
 
   const isOwn = (payload: string): boolean => {
