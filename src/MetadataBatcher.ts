@@ -47,6 +47,7 @@ import type * as Tracer from "effect/Tracer"
 import type { AgentId } from "./AgentId.ts"
 import * as AgentIdChunks from "./AgentIdChunks.ts"
 import * as Batcher from "./Batcher.ts"
+import { withoutCaller } from "./internal/background.ts"
 import * as Engine from "./internal/batcher/engine.ts"
 import { sampledSpan } from "./internal/batcher/flushSpan.ts"
 import { isTooLong, maxKeyLength, maxTextLength } from "./internal/metadata/limits.ts"
@@ -75,7 +76,36 @@ export interface Options extends Batcher.Options {
   readonly channel?: string | undefined
   /**
    * Is given the facts that are given up, in batches of at most 500: the place
-   * for a dead letter table. See `Batcher.Definition`.
+   * for a dead letter table. It never holds up a write; of more than `maxPending`
+   * facts waiting for it the oldest are left out, and a warning says how many.
+   *
+   * **Example** (Keeping what could not be written)
+   *
+   * ```ts
+   * import * as assert from "node:assert/strict"
+   * import { AgentId, MetadataBatcher, Pubsub, Store } from "effect-metadata-batcher"
+   * import * as DateTime from "effect/DateTime"
+   * import * as Effect from "effect/Effect"
+   * import * as Layer from "effect/Layer"
+   *
+   * const deadLetters: Array<MetadataBatcher.DiscardedFact> = []
+   *
+   * const Batcher = MetadataBatcher.layer({
+   *   onDiscarded: (facts) => Effect.sync(() => void deadLetters.push(...facts))
+   * }).pipe(Layer.provide([Store.layerMemory, Pubsub.layerMemory]))
+   *
+   * const program = Effect.gen(function* () {
+   *   const batcher = yield* MetadataBatcher.MetadataBatcher
+   *   const agentId = AgentId.AgentId.make("3f2504e0-4f89-41d3-9a0c-0305e82c3301")
+   *   // No store takes a NUL byte.
+   *   yield* batcher.add(agentId, [{ key: "cpu", value: "\0", error: "", collectedAt: yield* DateTime.now }])
+   *   const { refused } = yield* batcher.flush
+   *   assert.equal(refused, 1)
+   * })
+   *
+   * await Effect.runPromise(Effect.provide(program, Batcher))
+   * assert.deepEqual(deadLetters.map(({ fact }) => fact.key), ["cpu"])
+   * ```
    */
   readonly onDiscarded?: ((facts: ReadonlyArray<DiscardedFact>) => Effect.Effect<void>) | undefined
 }
@@ -208,7 +238,11 @@ export const make = Effect.fnUntraced(function* (
     },
     onDiscarded: onDiscarded && ((discarded) => onDiscarded(discarded.map(toDiscardedFact)))
   })
-  if (shared.unchanged !== undefined) yield* Effect.forkScoped(others.run(engine.forgetWrittenUnsafe))
+  if (shared.unchanged !== undefined) {
+    // It outlives whoever builds the layer, and nothing of theirs belongs to it.
+    const listening = Effect.updateContext(others.run(engine.forgetWrittenUnsafe), withoutCaller<never>)
+    yield* Effect.forkScoped(listening)
+  }
 
   const add = (agentId: AgentId, facts: ReadonlyArray<Metadata>): Effect.Effect<void> =>
     Effect.withFiberSucceed((fiber) => void engine.offerUnsafe(agentId, facts, sampledSpan(fiber)))

@@ -32,7 +32,8 @@ export interface Options {
    * Old statistics then go by dropping partitions, which takes milliseconds
    * however many rows there are. `PgRetention` does that and makes the next ones:
    * without it they run out after three days, and rows go to a partition that
-   * takes the rest. It is decided when the table is made.
+   * takes the rest. It is decided when the table is made: one that is there
+   * without partitions is left as it is, with a warning.
    */
   readonly partitioned?: boolean | undefined
   /**
@@ -159,8 +160,20 @@ export const run = (
         })
       })
     })
-    return yield* sql.withTransaction(run)
+    const applied = yield* sql.withTransaction(run)
+    const madeStats = applied.some(([id]) => id === 2)
+    if (options?.partitioned === true && !madeStats) yield* warnIfPlain(sql, tables.stats)
+    return applied
   })
+
+const warnIfPlain = Effect.fnUntraced(function* (sql: SqlClient.SqlClient, table: string) {
+  const found = yield* sql`SELECT FROM pg_class WHERE oid = to_regclass(${table}) AND relkind <> 'p'`
+  if (found.length > 0) {
+    yield* Effect.logWarning(
+      `PgMigrations: ${table} is not partitioned and is not converted: only a new table is made in partitions`
+    )
+  }
+})
 
 // The migrator takes a dot in a name for the end of a schema's: it is shown the
 // schema by the search path instead, for this transaction.

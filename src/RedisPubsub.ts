@@ -118,7 +118,7 @@ export const make = Effect.fnUntraced(function* (
  *
  * **Example** (Through node-redis)
  *
- * ```ts no-run
+ * ```ts
  * import * as NodeRedis from "@effect/platform-node/NodeRedis"
  * import * as RedisPubsub from "effect-metadata-batcher/RedisPubsub"
  *

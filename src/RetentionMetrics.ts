@@ -32,7 +32,7 @@ export interface RetentionMetrics {
   readonly failures: Metric.Counter<number>
   /** Histogram of seconds per statement, by `table`. */
   readonly statementDuration: Metric.Histogram<number>
-  /** By how many seconds the oldest statistics are older than they should be; 0 when a pass has caught up. */
+  /** By how many seconds the oldest statistics are older than they should be; 0 when a pass has caught up, or another replica is at it. */
   readonly lag: Metric.Gauge<number>
 }
 

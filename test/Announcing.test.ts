@@ -248,6 +248,21 @@ describe("A bad pubsub", () => {
   )
 })
 
+describe("An agent", () => {
+  it.effect("is named once, though its facts are taken in two turns for one batch", () =>
+    Effect.gen(function* () {
+      const { batcher, inject, published } = yield* start({ maxBatchSize: 2, interval: "1 second" })
+      inject({ write: [down, { _tag: "Delay", millis: 0 }] })
+      batcher.addUnsafe(agentA, facts(3))
+      yield* TestClock.adjust("10 seconds")
+      inject({ write: [] })
+      yield* TestClock.adjust("10 seconds")
+      assert.isAtLeast(published.length, 2)
+      for (const { agents } of published) assert.deepStrictEqual(agents, [agentA])
+    })
+  )
+})
+
 describe("Nobody is told", () => {
   it.effect("of a flush in which nothing changed", () =>
     Effect.gen(function* () {

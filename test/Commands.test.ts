@@ -49,8 +49,11 @@ const run = (
 
 it.live("says in one line what keeps it from starting", () =>
   Effect.gen(function* () {
-    const [host, key, port, database] = yield* Effect.all([
+    const [host, redis, scheme, age, key, port, database] = yield* Effect.all([
       run(["serve", "--host", "0.0.0.0"]),
+      run(["serve", "--redis-url", "redis://me:hunter2@localhost:many"]),
+      run(["serve"], { EMB_REDIS_URL: "http://me:hunter2@localhost" }),
+      run(["serve"], { EMB_RETAIN_AGENTS: "for ever" }),
       run(["serve"], { EMB_KEY: "short", DATABASE_URL: "postgres://nobody@localhost:1/x" }),
       run(["serve"], { EMB_PORT: "many" }),
       run(["migrate"])
@@ -59,9 +62,14 @@ it.live("says in one line what keeps it from starting", () =>
       host.output,
       /ERROR\n {2}--host 0\.0\.0\.0: without keys it listens on the loopback interface only/
     )
+    for (const { output } of [redis, scheme]) {
+      assert.match(output, /--redis-url or EMB_REDIS_URL: expected redis:\/\//)
+      assert.notInclude(output, "hunter2")
+    }
+    assert.match(age.output, /retain-agents.*a duration such as/s)
     assert.match(key.output, /a token key has at least 32 bytes/)
     assert.match(port.output, /EMB_PORT/)
-    for (const { exitCode, output } of [host, key, port, database]) {
+    for (const { exitCode, output } of [host, redis, scheme, age, key, port, database]) {
       assert.strictEqual(exitCode, 1, output)
     }
   })
@@ -70,11 +78,13 @@ it.live("says in one line what keeps it from starting", () =>
 it.live("prints what its flags and variables come to, and no secret", () =>
   Effect.gen(function* () {
     const key = (yield* run(["token", "--new-key"])).output.trim()
-    const { exitCode, output } = yield* run(["serve", "--print-config", "--flush-interval", "2s"], {
+    const args = ["--flush-interval", "2s", "--retain-stats", "1d"]
+    const { exitCode, output } = yield* run(["serve", "--print-config", ...args], {
       EMB_KEY: key,
       EMB_FLUSH_INTERVAL: "3s",
       EMB_MAX_PENDING: "7000",
       EMB_UNLOGGED: "true",
+      EMB_REDIS_URL: "redis://me:password@localhost",
       DATABASE_URL: "postgres://me:password@localhost/x"
     })
     assert.strictEqual(exitCode, 0)
@@ -83,20 +93,25 @@ it.live("prints what its flags and variables come to, and no secret", () =>
       "EMB_FLUSH_INTERVAL=2000ms",
       "EMB_MAX_PENDING=7000",
       "EMB_UNLOGGED=true",
+      "EMB_REDIS_URL=<redacted>",
+      "EMB_RETAIN_STATS=86400000ms",
+      "EMB_RETAIN_AGENTS=",
       "EMB_PORT=3000"
     ]) {
       assert.include(lines, line)
     }
+    assert.include((yield* run(["serve", "--print-config"])).output.split("\n"), "EMB_REDIS_URL=")
     assert.notInclude(output, key)
     assert.notInclude(output, "password")
     // What it prints can be given back to it.
     const printed = lines.flatMap((line) => {
       const [, name = "", value = ""] = /^(EMB_\w+)=(.+)$/.exec(line) ?? []
-      return name === "" || name === "EMB_KEY" ? [] : [[name, value] as const]
+      return name === "" || value.startsWith("<") ? [] : [[name, value] as const]
     })
     const again = yield* run(["serve", "--print-config"], {
       ...Object.fromEntries(printed),
       EMB_KEY: key,
+      EMB_REDIS_URL: "redis://me:password@localhost",
       DATABASE_URL: "postgres://me:password@localhost/x"
     })
     assert.strictEqual(again.output, output)
@@ -136,6 +151,9 @@ it.live("every command says what it is for", () =>
       assert.strictEqual(exitCode, 0)
       assert.match(output, new RegExp(`USAGE\\n {2}effect-metadata-batcher ${command}`))
     }
+    const serve = help.map(([, { output }]) => output).find((output) => output.includes("--redis-url"))
+    assert.match(serve ?? "", /--retain-stats.*kept for ever without it/s)
+    assert.match(serve ?? "", /--retain-agents/)
     const completions = yield* run(["--completions", "bash"])
     assert.match(completions.output, /simulate/)
     assert.match(completions.output, /--flush-interval/)

@@ -19,7 +19,7 @@ import * as Store from "../src/Store.ts"
 import { makeStats } from "./conformance/StoreSuite.ts"
 import { agentIdOf, fact, facts, makeAgentId, refusing, start, startStats } from "./support/Fakes.ts"
 import { collectGarbage } from "./support/Garbage.ts"
-import * as Postgres from "./support/Postgres.ts"
+import * as SharedPostgres from "./support/SharedPostgres.ts"
 import * as Spans from "./support/Spans.ts"
 import { withSpans } from "./support/Spans.ts"
 
@@ -510,7 +510,7 @@ describe("the links of a flush", () => {
   )
 })
 
-layer(Postgres.layer, { excludeTestServices: true, timeout: "30 seconds" })("with PostgreSQL", (it) => {
+layer(SharedPostgres.layer, { excludeTestServices: true, timeout: "30 seconds" })("with PostgreSQL", (it) => {
   it.effect(
     "the statements are below the steps that send them",
     withSpans((spans) =>

@@ -6,11 +6,14 @@ import * as Yaml from "effect/encoding/Yaml"
 import * as Metric from "effect/Metric"
 import * as PrometheusMetrics from "effect/observability/PrometheusMetrics"
 import * as Schema from "effect/Schema"
-import * as Meters from "../src/internal/pubsub/meters.ts"
+import * as PubsubMeters from "../src/internal/pubsub/meters.ts"
+import * as WatcherMeters from "../src/internal/watcher/meters.ts"
 import * as MetadataBatcher from "../src/MetadataBatcher.ts"
 import * as Pubsub from "../src/Pubsub.ts"
+import * as RetentionMetrics from "../src/RetentionMetrics.ts"
 import * as StatsBatcher from "../src/StatsBatcher.ts"
 import * as Store from "../src/Store.ts"
+import * as WatcherMetrics from "../src/WatcherMetrics.ts"
 import { makeStats } from "./conformance/StoreSuite.ts"
 import { agentIdOf, facts } from "./support/Fakes.ts"
 
@@ -19,6 +22,19 @@ const read = (file: string) =>
 
 /** What is exported: the values of each label, by the name of the series. */
 type Exported = Map<string, Map<string, Set<string>>>
+
+const touchRetention = Effect.gen(function* () {
+  const metrics = RetentionMetrics.make({ prefix: "agentapi" })
+  yield* Metric.update(metrics.droppedPartitions, 0)
+  yield* Metric.update(metrics.madePartitions, 0)
+  yield* Metric.update(metrics.lag, 0)
+  for (const table of ["stats", "metadata"]) {
+    for (const counter of [metrics.deletedRows, metrics.failures]) {
+      yield* Metric.update(Metric.withAttributes(counter, { table }), 0)
+    }
+    yield* Metric.update(Metric.withAttributes(metrics.statementDuration, { table }), 0.001)
+  }
+})
 
 const exported: Effect.Effect<Exported> = Effect.gen(function* () {
   const { store } = yield* Store.makeMemory
@@ -29,8 +45,14 @@ const exported: Effect.Effect<Exported> = Effect.gen(function* () {
     yield* stats.add(makeStats({ agentId: agentIdOf(1) }))
     yield* metadata.flush
     yield* stats.flush
-    const pubsub = yield* Meters.make("agentapi")
+    const pubsub = yield* PubsubMeters.make("agentapi")
     pubsub.delivered(0.001)
+    const zero = () => 0
+    const gauges = { watchers: zero, agents: zero, subscribed: zero, stale: zero }
+    const watcher = yield* WatcherMeters.make(WatcherMetrics.make({ prefix: "agentapi" }), gauges)
+    watcher.read(1, 0.001)
+    watcher.delayed(0.001)
+    yield* touchRetention
     return yield* PrometheusMetrics.format()
   }).pipe(
     Effect.scoped,
@@ -139,14 +161,14 @@ describe("the dashboard", () => {
             }
           }
         }
-        const shared = "agentapi_pubsub_"
+        const families = [kind, "pubsub", "watcher", "retention"]
         const all = new Set(
           [...series.keys()]
-            .filter((name) => name.startsWith(`agentapi_${kind}_`) || name.startsWith(shared))
+            .filter((name) => families.some((family) => name.startsWith(`agentapi_${family}_`)))
             .map(baseOf)
         )
         assert.deepStrictEqual([...shown].sort(), [...all].sort())
-        assert.strictEqual(shown.size, 14 + 8)
+        assert.strictEqual(shown.size, 19 + 8 + 10 + 6)
       })
     )
   }
@@ -216,7 +238,7 @@ describe("the alert rules", () => {
     })
   )
 
-  it.effect("tell of every way in which rows and notifications get lost or late", () =>
+  it.effect("tell of every way in which rows and notifications get lost or late, and tables grow", () =>
     Effect.gen(function* () {
       const series = yield* exported
       const watched = (group: number) =>
@@ -229,7 +251,8 @@ describe("the alert rules", () => {
         "pending_keys",
         "write_failures_total",
         "in_flight",
-        "queue_depth"
+        "queue_depth",
+        "refused_keys"
       ]
       assert.sameMembers(
         [...watched(0)],
@@ -249,6 +272,11 @@ describe("the alert rules", () => {
           "delivery_latency_seconds_sum",
           "delivery_latency_seconds_count"
         ].map((name) => `agentapi_pubsub_${name}`)
+      )
+      assert.sameMembers([...watched(3)], ["agentapi_watcher_stale_seconds"])
+      assert.sameMembers(
+        [...watched(4)],
+        ["agentapi_retention_lag_seconds", "agentapi_retention_failures_total"]
       )
     })
   )

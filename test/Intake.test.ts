@@ -98,18 +98,17 @@ describe("No more room", () => {
       yield* batcher.add(agentA, facts(2))
       yield* writes.began
       yield* batcher.add(agentB, facts(2, "old", 0))
-      assert.strictEqual(batcher.addUnsafe(agentB, facts(3, "new", 1)), 2)
+      assert.strictEqual(batcher.addUnsafe(agentB, facts(5, "new", 1)), 4)
       assert.strictEqual(batcher.addUnsafe(agentC, facts(1)), 0)
-      yield* assertAccount({ inFlight: 2, pending: 2, superseded: 2, dropped: 2 })
+      // What is in flight comes on top.
+      yield* assertAccount({ inFlight: 2, pending: 4, superseded: 2, dropped: 2 })
       assert.deepInclude((yield* logs.next("Warn")).annotations, { maxPending: 4 })
       yield* gate.open
       yield* batcher.flush
-      assert.deepStrictEqual(writes.calls.slice(1).map(rowsOf), [
-        [
-          [agentB, "key 0", "new", 1],
-          [agentB, "key 1", "new", 1]
-        ]
-      ])
+      assert.deepStrictEqual(
+        writes.calls.slice(1).flatMap(rowsOf),
+        [0, 1, 2, 3].map((key) => [agentB, `key ${key}`, "new", 1] as const)
+      )
       assert.strictEqual((yield* started.valueOf(started.metrics.dropped)).count, 2)
     })
   )
@@ -139,6 +138,7 @@ describe("No more room", () => {
       const gate = writes.hold()
       batcher.addUnsafe(agentA, facts(2))
       yield* writes.began
+      batcher.addUnsafe(agentC, facts(2))
       const drop = (count: number) =>
         Effect.gen(function* () {
           assert.strictEqual(batcher.addUnsafe(agentB, facts(count)), 0)

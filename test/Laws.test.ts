@@ -9,8 +9,10 @@ import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import * as TestClock from "effect/testing/TestClock"
 import type { MetadataBatch } from "../src/Metadata.ts"
+import type * as StatsBatcher from "../src/StatsBatcher.ts"
 import * as Store from "../src/Store.ts"
-import { agentIdOf, assertAddsUp, fact, type Started, start } from "./support/Fakes.ts"
+import { makeStats } from "./conformance/StoreSuite.ts"
+import { agentIdOf, assertAddsUp, fact, type Started, start, startStats } from "./support/Fakes.ts"
 
 const below = (bound: number) => Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: bound - 1 }))
 
@@ -108,7 +110,7 @@ const optionsOf = ({ maxBatchSize, writeConcurrency }: Plan) => ({
 
 const runs = { arbitrary: { runs: 300 } }
 
-describe("MetadataBatcher: laws", () => {
+describe("Facts: laws", () => {
   it.effect.prop(
     "after a flush the store holds what a fold of newest-wins holds",
     { plan: Plan },
@@ -182,5 +184,124 @@ describe("MetadataBatcher: laws", () => {
         assert.deepInclude(account, { queued: 0, pending: 0, inFlight: 0, discarded: 0 })
       }),
     runs
+  )
+})
+
+describe("Statistics: laws", () => {
+  /** Faults after which the same rows may be written again. */
+  const Passing = Schema.Union([
+    Schema.Struct({ _tag: Schema.Literals(["Delay", "Late"]), millis: below(60_000) }),
+    Schema.Struct({
+      _tag: Schema.tag("Fail"),
+      reason: Schema.Literals(["Unavailable", "Canceled", "Rejected"]),
+      millis: below(3000)
+    }),
+    Schema.Struct({ _tag: Schema.Literals(["Die", "Interrupt", "AnswerLost"]) }),
+    Schema.Struct({ _tag: Schema.tag("Hang"), interruptible: Schema.Boolean })
+  ])
+  const StatsStep = Schema.Union([
+    Schema.TaggedStruct("Add", { count: below(30), refused: Schema.Boolean }),
+    Schema.TaggedStruct("Wait", { millis: below(3000) }),
+    Schema.TaggedStruct("Flush", {}),
+    Schema.TaggedStruct("Inject", { faults: Schema.Array(Passing).check(Schema.isMaxLength(6)) })
+  ])
+  const StatsSteps = Schema.Array(StatsStep).check(Schema.isMaxLength(40))
+
+  /** Goes through the steps, then lets the store become well and the batcher catch up. */
+  const play = Effect.fnUntraced(function* (
+    steps: typeof StatsSteps.Type,
+    options: StatsBatcher.Options & { readonly maxPending: number; readonly capacity: number }
+  ) {
+    const { batcher, stats, writes } = yield* startStats(options)
+    let offered = 0
+    const accepted: Array<number> = []
+    let refused = 0
+    const stored = Effect.map(stats, (rows) => rows.map(({ rxBytes }) => Number(rxBytes)))
+
+    const check = Effect.gen(function* () {
+      const account = yield* batcher.accounting
+      yield* assertAddsUp(account)
+      assert.strictEqual(account.offered, offered)
+      // What is in flight comes on top, and may come back.
+      const { maxBatchSize = 1_024, writeConcurrency = 1 } = options
+      assert.isAtMost(account.inFlight, maxBatchSize * writeConcurrency)
+      assert.isAtMost(account.pending + account.refused, options.maxPending + maxBatchSize * writeConcurrency)
+      assert.isAtMost(account.queued, options.capacity)
+      assert.isAtMost(account.written, (yield* stored).length)
+      for (const count of Object.values(account)) assert.isAtLeast(count, 0)
+    })
+
+    for (const step of steps) {
+      if (step._tag === "Add") {
+        for (let row = 0; row < step.count; row++) {
+          const isRefused = step.refused && row === 0
+          const taken = batcher.addUnsafe(
+            makeStats({
+              id: crypto.randomUUID(),
+              agentId: agentIdOf(offered % 3),
+              rxBytes: BigInt(offered),
+              rxPackets: isRefused ? 2n ** 63n : 0n
+            })
+          )
+          if (taken === 1 && isRefused) refused += 1
+          else if (taken === 1) accepted.push(offered)
+          offered += 1
+        }
+      }
+      if (step._tag === "Wait") yield* TestClock.adjust(step.millis)
+      if (step._tag === "Flush") yield* Effect.forkChild(batcher.flush)
+      if (step._tag === "Inject") writes.suffer(step.faults)
+      yield* check
+    }
+
+    writes.suffer([])
+    yield* TestClock.adjust("5 minutes")
+    yield* check
+    const account = yield* batcher.accounting
+    assert.deepInclude(account, { queued: 0, pending: 0, inFlight: 0 })
+    return { account, accepted, refused, stored: yield* stored }
+  })
+
+  it.effect.prop(
+    "the account adds up at every step and the bounds hold",
+    {
+      steps: StatsSteps,
+      maxBatchSize: Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 20 })),
+      writeConcurrency: Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 3 })),
+      onWriteFailure: Schema.Literals(["requeue", "discard"])
+    },
+    ({ maxBatchSize, onWriteFailure, steps, writeConcurrency }) =>
+      Effect.gen(function* () {
+        const [capacity, maxPending] = [2 * maxBatchSize, maxBatchSize + 5]
+        const { accepted, account, refused, stored } = yield* play(steps, {
+          maxBatchSize,
+          onWriteFailure,
+          writeConcurrency,
+          capacity,
+          maxPending
+        })
+        assert.strictEqual(new Set(stored).size, stored.length)
+        assert.isTrue(stored.every((number) => accepted.includes(number)))
+        // A write of unknown outcome may have stored what was then given up.
+        assert.isAtLeast(stored.length, account.written)
+        assert.isAtLeast(account.refused + account.discarded + account.dropped, refused)
+      }),
+    { arbitrary: { runs: 150 } }
+  )
+
+  it.effect.prop(
+    "every accepted row is stored exactly once, or waits apart because it is refused",
+    { steps: StatsSteps, maxBatchSize: Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 40 })) },
+    ({ maxBatchSize, steps }) =>
+      Effect.gen(function* () {
+        const options = { maxBatchSize, capacity: 1000, maxPending: 10_000 }
+        const { accepted, account, refused, stored } = yield* play(steps, options)
+        assert.deepStrictEqual(
+          [...stored].sort((a, b) => a - b),
+          accepted
+        )
+        assert.deepInclude(account, { written: accepted.length, refused, discarded: 0, dropped: 0 })
+      }),
+    { arbitrary: { runs: 150 } }
   )
 })

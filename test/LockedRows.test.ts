@@ -7,6 +7,7 @@ import * as Schedule from "effect/Schedule"
 import * as PgStore from "../src/PgStore.ts"
 import { batchOf, factsOf, makeAgentId, makeStats } from "./conformance/StoreSuite.ts"
 import * as Postgres from "./support/Postgres.ts"
+import * as SharedPostgres from "./support/SharedPostgres.ts"
 
 const time = 1_700_000_000_000
 const keys = Array.from({ length: 100 }, (_, key) => `key ${key}`)
@@ -21,7 +22,7 @@ const inOpenTransaction = (text: string) =>
     yield* connection.executeRaw(text, [])
   })
 
-layer(Postgres.layer, { excludeTestServices: true, timeout: "30 seconds" })(
+layer(SharedPostgres.layer, { excludeTestServices: true, timeout: "30 seconds" })(
   "Locked rows on PostgreSQL",
   (it) => {
     it.effect.each([{ onlyExisting: false }, { onlyExisting: true }])(
@@ -112,7 +113,8 @@ layer(Postgres.layer, { excludeTestServices: true, timeout: "30 seconds" })(
             yield* inOpenTransaction("SELECT FROM workspace_agent_metadata FOR UPDATE")
             const writer = yield* Effect.forkChild(patient.batchUpdateMetadata(batch(2)))
             const admin = yield* PgClient.PgClient
-            yield* admin`SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock'`.pipe(
+            yield* admin`SELECT FROM pg_stat_activity
+              WHERE wait_event_type = 'Lock' AND datname = current_database()`.pipe(
               Effect.repeat({ until: (rows) => rows.length > 0, schedule: Schedule.spaced("10 millis") })
             )
             return writer

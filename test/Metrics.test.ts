@@ -266,6 +266,19 @@ describe("metrics", () => {
     })
   )
 
+  it.effect(
+    "tell how long the longest waiting key has waited, whatever other keys its agent reports since",
+    () =>
+      Effect.gen(function* () {
+        const { batcher, metrics, valueOf } = yield* start({ interval: "1 minute" })
+        for (const [index, key] of ["a", "b", "c"].entries()) {
+          yield* batcher.add(agentIdOf(1), [fact(key, "")])
+          yield* TestClock.adjust("3 seconds")
+          assert.strictEqual((yield* valueOf(metrics.oldestPendingAge)).value, 3 * (index + 1))
+        }
+      })
+  )
+
   it.effect("show a gauge as it is when read, and none of a batcher that is closed", () =>
     Effect.gen(function* () {
       const { batcher, close, scrape, until } = yield* start()

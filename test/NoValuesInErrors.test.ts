@@ -7,7 +7,7 @@ import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as PgStore from "../src/PgStore.ts"
 import { batchOf, makeAgentId, makeStats } from "./conformance/StoreSuite.ts"
-import * as Postgres from "./support/Postgres.ts"
+import * as SharedPostgres from "./support/SharedPostgres.ts"
 import { withSpans } from "./support/Spans.ts"
 
 const secret = "hunter2"
@@ -20,7 +20,7 @@ const actions: ReadonlyArray<readonly [sqlState: string, action: string]> = [
   ["42883", "EXECUTE format('SELECT %I()', NEW.value);"]
 ]
 
-layer(Postgres.layer, { excludeTestServices: true, timeout: "30 seconds" })("No value", (it) => {
+layer(SharedPostgres.layer, { excludeTestServices: true, timeout: "30 seconds" })("No value", (it) => {
   it.effect.each(actions)("in what is said of a write that fails with %s", ([sqlState, action]) =>
     withSpans((spans) =>
       Effect.gen(function* () {

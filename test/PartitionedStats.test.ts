@@ -5,7 +5,7 @@ import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
 import * as PgStore from "../src/PgStore.ts"
 import { makeStats } from "./conformance/StoreSuite.ts"
-import * as Postgres from "./support/Postgres.ts"
+import * as SharedPostgres from "./support/SharedPostgres.ts"
 
 const january = DateTime.makeUnsafe("2026-01-15T00:00:00Z")
 const february = DateTime.makeUnsafe("2026-02-15T00:00:00Z")
@@ -31,7 +31,7 @@ const idsIn = (table: string) =>
     return rows.map(({ id }) => id)
   })
 
-layer(Postgres.layer, { excludeTestServices: true, timeout: "30 seconds" })(
+layer(SharedPostgres.layer, { excludeTestServices: true, timeout: "30 seconds" })(
   "Partitioned statistics",
   (it) => {
     it.effect("are appended once, however often they are written", () =>

@@ -20,8 +20,9 @@ import * as Store from "../src/Store.ts"
 import { makeStats } from "./conformance/StoreSuite.ts"
 import { agentIdOf, assertAddsUp } from "./support/Fakes.ts"
 import * as Postgres from "./support/Postgres.ts"
+import * as SharedPostgres from "./support/SharedPostgres.ts"
 
-const kills = 50
+const kills = 12
 
 /** Rows added before each kill. They are more than 60,000 bytes of a statement. */
 const rowsPerKill = 256
@@ -184,7 +185,7 @@ const emptyTable = Effect.flatMap(PgClient.PgClient, (sql) => sql`TRUNCATE works
 // The outages are what is tested; their log lines are tested elsewhere.
 const quietly = Effect.provideService(References.MinimumLogLevel, "None")
 
-layer(Postgres.layer, { excludeTestServices: true, timeout: "30 seconds" })(
+layer(SharedPostgres.layer, { excludeTestServices: true, timeout: "30 seconds" })(
   "StatsBatcher on PostgreSQL",
   (it) => {
     it.effect("rows come back equal, each with its own map and counts beyond 2^53", () =>

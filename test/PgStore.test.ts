@@ -18,6 +18,7 @@ import {
 } from "./conformance/StoreSuite.ts"
 import { captureLogs } from "./support/Fakes.ts"
 import * as Postgres from "./support/Postgres.ts"
+import * as SharedPostgres from "./support/SharedPostgres.ts"
 
 const time = 1_700_000_000_000
 
@@ -43,10 +44,10 @@ storeSuite(
       const sql = yield* PgClient.PgClient
       return { store: yield* PgStore.make(), stats: Effect.orDie(readStats(sql)) }
     })
-  ).pipe(Layer.provide(Postgres.layer))
+  ).pipe(Layer.provide(SharedPostgres.layer))
 )
 
-layer(Postgres.layer, { excludeTestServices: true, timeout: "30 seconds" })("PgStore", (it) => {
+layer(SharedPostgres.layer, { excludeTestServices: true, timeout: "30 seconds" })("PgStore", (it) => {
   it.effect("keeps the microseconds of a time", () =>
     Effect.gen(function* () {
       const sql = yield* PgClient.PgClient

@@ -212,6 +212,23 @@ describe("A refused row", () => {
     })
   )
 
+  it.effect("that hangs when it is tried again holds the others up for an interval at most", () =>
+    Effect.gen(function* () {
+      const { batcher, rule, valueHeld, writes } = yield* start()
+      rule({ refuses: ({ key }) => (key === "cpu" ? "not yet" : undefined), tells: "names" })
+      yield* batcher.add(agent, [fact("cpu", "", 1), fact("disk", "before", 1)])
+      yield* batcher.flush
+      writes.answer(Effect.never)
+      yield* TestClock.adjust("1 second")
+      yield* batcher.add(agent, [fact("disk", "after", 2)])
+      yield* TestClock.adjust("10 seconds")
+      assert.strictEqual(valueHeld(agent, "disk"), "after")
+      rule({})
+      yield* TestClock.adjust("20 seconds")
+      assert.strictEqual(valueHeld(agent, "cpu"), "")
+    })
+  )
+
   it.effect("does not slow the others down when it is sent again and again", () =>
     Effect.gen(function* () {
       const { assertAccount, batcher, rule, valueHeld, writes } = yield* start({ maxBatchSize: 500 })

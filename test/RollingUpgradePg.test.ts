@@ -8,7 +8,7 @@ import * as Result from "effect/Result"
 import type { MetadataBatch } from "../src/Metadata.ts"
 import * as PgStore from "../src/PgStore.ts"
 import { batchOf, makeAgentId } from "./conformance/StoreSuite.ts"
-import * as Postgres from "./support/Postgres.ts"
+import * as SharedPostgres from "./support/SharedPostgres.ts"
 
 const time = 1_700_000_000_000
 
@@ -52,7 +52,7 @@ const writeAsFirst = (text: string) => (batch: MetadataBatch) =>
     )
   )
 
-layer(Postgres.layer, { excludeTestServices: true, timeout: "60 seconds" })(
+layer(SharedPostgres.layer, { excludeTestServices: true, timeout: "60 seconds" })(
   "While versions are mixed",
   (it) => {
     it.effect("the newest of each key is held, and no statement meets a deadlock", () =>

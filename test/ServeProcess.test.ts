@@ -58,3 +58,42 @@ layer(Postgres.layer, { excludeTestServices: true, timeout: "30 seconds" })("SIG
     60_000
   )
 })
+
+layer(Postgres.layer, { excludeTestServices: true, timeout: "30 seconds" })("Retention", (it) => {
+  it.effect(
+    "nothing is deleted unless an age is given, and then only what it is given for",
+    () =>
+      Effect.gen(function* () {
+        const sql = yield* Postgres.makeClient()
+        const retains = Effect.fnUntraced(function* (...args: ReadonlyArray<string>) {
+          const { child, ended, lines, url } = yield* Effect.promise(() =>
+            startServer(`postgres://postgres@localhost/postgres?host=${sql.config.host}`, args)
+          )
+          const metrics = yield* Effect.promise(async () => (await fetch(`${url}/metrics`)).text())
+          child.kill("SIGTERM")
+          assert.strictEqual(yield* Effect.promise(() => ended), 0)
+          return {
+            tables: Array.from(
+              metrics.matchAll(/^agentapi_retention_deleted_rows_total\{.*table="(\w+)".*\} 0$/gm),
+              ([, table]) => table
+            ),
+            said: lines.filter((line) => line.startsWith("retention"))
+          }
+        })
+        const [off, some, all] = yield* Effect.all(
+          [
+            retains(),
+            retains("--retain-stats", "36h"),
+            retains("--retain-agents", "30d", "--retain-stats", "1d")
+          ],
+          { concurrency: "unbounded" }
+        )
+        assert.deepStrictEqual(off, { tables: [], said: [] })
+        assert.deepStrictEqual(some.tables, ["stats"])
+        assert.deepStrictEqual(some.said, ["retention    statistics are deleted after 1d 12h"])
+        assert.sameMembers(all.tables, ["metadata", "stats"])
+        assert.include(all.said, "retention    agents are deleted 30d after their last report")
+      }),
+    90_000
+  )
+})

@@ -164,17 +164,25 @@ describe("A shutdown", () => {
 
   it.effect("counts nothing twice when a write ends after the batcher has given up", () =>
     Effect.gen(function* () {
-      const { assertAccount, batcher, closeInTime, inject } = yield* start({
-        interval,
-        shutdownTimeout: 2_000
-      })
-      inject({ write: [{ _tag: "Late", millis: 20_000 }] })
-      batcher.addUnsafe(agentA, facts(5))
-      yield* closeInTime
-      const lost = { written: 0, discarded: 5, pending: 0, inFlight: 0, queued: 0 }
-      yield* assertAccount(lost)
-      yield* TestClock.adjust("1 minute")
-      yield* assertAccount(lost)
+      for (const fault of [
+        { _tag: "Late", millis: 2_500 },
+        { _tag: "Delay", millis: 2_500 }
+      ] as const) {
+        const { assertAccount, batcher, closeInTime, inject } = yield* start({
+          interval,
+          shutdownTimeout: 2_000,
+          // While this is told of what is lost, the write ends.
+          onDiscarded: () => Effect.sleep("900 millis")
+        })
+        inject({ write: [fault] })
+        batcher.addUnsafe(agentA, facts(5))
+        yield* Effect.forkChild(batcher.flush, { startImmediately: true })
+        yield* closeInTime
+        const lost = { written: 0, discarded: 5, pending: 0, inFlight: 0, queued: 0 }
+        yield* assertAccount(lost)
+        yield* TestClock.adjust("1 minute")
+        yield* assertAccount(lost)
+      }
     })
   )
 

@@ -226,21 +226,30 @@ describe("Statistics: bad days", () => {
     })
   )
 
-  it.effect("what is being written makes no room: the newest is dropped when nothing else is held", () =>
+  it.effect("the oldest gives way, but not what is being written: that comes on top", () =>
     Effect.gen(function* () {
-      const { batcher, writes } = yield* startStats({ maxBatchSize: 10, maxPending: 10, writeConcurrency: 2 })
-      const answers = [writes.hold(), writes.hold()]
+      const { batcher, writes } = yield* startStats({ maxBatchSize: 10, maxPending: 10 })
+      const gate = writes.hold()
       for (const stats of reports(0, 8)) batcher.addUnsafe(stats)
       yield* writes.began
-      for (const stats of reports(8, 5)) assert.strictEqual(batcher.addUnsafe(stats), 1)
-      assert.deepInclude(yield* batcher.accounting, { inFlight: 8, pending: 2, discarded: 3, dropped: 0 })
-      const flushed = yield* Effect.forkChild(batcher.flush, { startImmediately: true })
+      for (const stats of reports(8, 15)) assert.strictEqual(batcher.addUnsafe(stats), 1)
+      yield* TestClock.adjust(0)
+      assert.deepInclude(yield* batcher.accounting, { inFlight: 8, pending: 10, discarded: 5, dropped: 0 })
+      yield* gate.open
+      yield* batcher.flush
+      assert.deepStrictEqual(numbersOf(writes.succeeded.flat()), [...range(0, 8), ...range(13, 10)])
+    })
+  )
+
+  it.effect("the newest is dropped when all bytes are being written: nothing can give way", () =>
+    Effect.gen(function* () {
+      const { batcher, writes } = yield* startStats({ maxBatchSize: 10, maxPendingBytes: 8 * 550 })
+      const gate = writes.hold()
+      for (const stats of reports(0, 8)) assert.strictEqual(batcher.addUnsafe(stats), 1)
       yield* writes.began
-      assert.strictEqual(batcher.addUnsafe(report(13)), 0)
-      assert.deepInclude(yield* batcher.accounting, { inFlight: 10, pending: 0, discarded: 3, dropped: 1 })
-      for (const answer of answers) yield* answer.open
-      yield* Fiber.join(flushed)
-      assert.deepStrictEqual(writes.succeeded.map(numbersOf), [range(0, 8), [11, 12]])
+      assert.strictEqual(batcher.addUnsafe(report(8)), 0)
+      assert.deepInclude(yield* batcher.accounting, { inFlight: 8, pending: 0, discarded: 0, dropped: 1 })
+      yield* gate.open
     })
   )
 

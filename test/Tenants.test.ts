@@ -6,7 +6,7 @@ import * as PgMigrations from "../src/PgMigrations.ts"
 import * as PgStore from "../src/PgStore.ts"
 import { batchOf, factsOf, makeAgentId, makeStats } from "./conformance/StoreSuite.ts"
 import { captureLogs } from "./support/Fakes.ts"
-import * as Postgres from "./support/Postgres.ts"
+import * as SharedPostgres from "./support/SharedPostgres.ts"
 
 const time = 1_700_000_000_000
 
@@ -20,7 +20,7 @@ const tenants: ReadonlyArray<readonly [what: string, options: PgMigrations.Optio
   ]
 ]
 
-layer(Postgres.layer, { excludeTestServices: true, timeout: "30 seconds" })("A tenant with", (it) => {
+layer(SharedPostgres.layer, { excludeTestServices: true, timeout: "30 seconds" })("A tenant with", (it) => {
   it.effect.each(tenants)(
     "%s has tables of its own, and refused rows are named there as well",
     ([, options]) =>

@@ -4,7 +4,6 @@
  * the writer one would have without a batcher. The bare loop once more, for 100
  * rounds, with the first version's statement and table and with today's.
  */
-import { readdirSync, readFileSync } from "node:fs"
 import * as PgClient from "@effect/sql-pg/PgClient"
 import * as PgTypes from "@effect/sql-pg/PgTypes"
 import * as Effect from "effect/Effect"
@@ -22,6 +21,7 @@ import { columns, NewestWins } from "./newestWins.ts"
 import { drain, using } from "./ours.ts"
 import { newOverOld, type Row } from "./report.ts"
 import { sampleRounds } from "./sample.ts"
+import { cpuSeconds, postmasterOf } from "./serverCpu.ts"
 import { ratio, summarize } from "./statistics.ts"
 import { addWithin, callers, layerTracer } from "./telemetry.ts"
 import { factsPerReport, makeReports, type Report, reportAt, stride, w1 } from "./workload.ts"
@@ -190,38 +190,11 @@ const contestants = {
   unbatched: () => unbatched
 }
 
-/** Clock ticks of /proc, a constant of Linux's interface to user space. */
-const ticksPerSecond = 100
-
-/** Seconds of CPU that the server has used: all its processes, and those that have ended. */
-const cpuSeconds = (postmaster: number): number | null => {
-  if (process.platform !== "linux") return null
-  let ticks = 0
-  for (const name of readdirSync("/proc").filter((entry) => /^\d+$/.test(entry))) {
-    let stat: string
-    try {
-      stat = readFileSync(`/proc/${name}/stat`, "utf8")
-    } catch {
-      continue // It has ended since.
-    }
-    // What follows the parenthesised name: state, parent, …, utime, stime, cutime and cstime.
-    const fields = stat
-      .slice(stat.lastIndexOf(")") + 2)
-      .split(" ")
-      .map(Number)
-    const [, parent] = fields
-    const [user = 0, system = 0, endedUser = 0, endedSystem = 0] = fields.slice(11)
-    if (Number(name) === postmaster) ticks += user + system + endedUser + endedSystem
-    else if (parent === postmaster) ticks += user + system
-  }
-  return ticks / ticksPerSecond
-}
-
 const measure = Effect.fnUntraced(function* ({ contestant, facts, sources }: Input) {
   const sql = yield* PgClient.PgClient
   const [{ directory = "" } = {}] = yield* sql<{ directory: string }>`
     SELECT current_setting('data_directory') AS directory`
-  const postmaster = Number.parseInt(readFileSync(`${directory}/postmaster.pid`, "utf8"), 10)
+  const postmaster = postmasterOf(directory)
   const reports = makeReports(w1)
 
   const { PgMigrations } = yield* Effect.promise(() => loadPostgres(sources))
@@ -251,7 +224,7 @@ export const sample = (input: Input): Promise<Sample> =>
   Effect.runPromise(Effect.provide(measure(input), PgClient.layer(input.config)))
 
 /** Counts the agents that one connection, which listens to this database, is told of. */
-const countTold = Effect.gen(function* () {
+export const countTold = Effect.gen(function* () {
   const pubsub = yield* PgPubsub.make()
   const signals = yield* pubsub.subscribe(metadataBatchChannel)
   let told = 0

@@ -6,6 +6,7 @@ import { postgres, postgresAgainst } from "./postgres.ts"
 import type { Row } from "./report.ts"
 import { stalled, stalledAgainst } from "./stalled.ts"
 import { telemetry, telemetryAgainst } from "./telemetry.ts"
+import { unchangedAgainst, unchangedRow } from "./unchanged.ts"
 import { watch } from "./watch.ts"
 
 export interface Settings {
@@ -24,6 +25,7 @@ export const rows: Readonly<Record<string, Measure>> = {
   stalled,
   growth,
   telemetry,
+  unchanged: unchangedRow,
   watch
 }
 
@@ -35,5 +37,6 @@ export const rowsAgainst = (sources: string): typeof rows => ({
   postgres: (settings) => postgresAgainst(sources, settings),
   stalled: (settings) => stalledAgainst(sources, settings),
   growth: (settings) => growthAgainst(sources, settings),
-  telemetry: (settings) => telemetryAgainst(sources, settings)
+  telemetry: (settings) => telemetryAgainst(sources, settings),
+  unchanged: (settings) => unchangedAgainst(sources, settings)
 })

@@ -1,4 +1,5 @@
 /** What happens to the cluster, by a seed. */
+import type { Redis } from "./redis.ts"
 import type { Replica } from "./replica.ts"
 
 /** The same numbers between 0 and 1 for the same seed. */
@@ -49,14 +50,28 @@ export const rage = async (options: {
   readonly millis: number
   /** Crashes and restarts the database. */
   readonly crashDatabase: () => Promise<void>
+  /** What may happen to Redis, where there is one. */
+  readonly redis: Redis["mishaps"] | undefined
   readonly say: (what: string) => void
 }): Promise<void> => {
-  const { crashDatabase, millis, random, replicas, say } = options
+  const { crashDatabase, millis, random, redis, replicas, say } = options
   const pick = <A>(list: ReadonlyArray<A>): A => list[Math.floor(random() * list.length)] as A
   const end = performance.now() + millis
   const busy = new Set<Replica>()
   const underWay: Array<Promise<void>> = []
+  let redisIsBusy = false
   while (performance.now() < end) {
+    if (redis !== undefined && !redisIsBusy && random() < 0.25) {
+      const name = pick(Object.keys(redis))
+      say(name)
+      redisIsBusy = true
+      const happening = redis[name]?.(500 + 2_500 * random()) ?? Promise.resolve()
+      underWay.push(
+        happening.finally(() => {
+          redisIsBusy = false
+        })
+      )
+    }
     const free = replicas.filter((replica) => !busy.has(replica))
     // Where nobody is left to stop well, a stop would wait for a database that is away.
     if (busy.size === 0 && random() < 0.1) {

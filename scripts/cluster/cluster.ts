@@ -10,6 +10,7 @@ import * as Audit from "./audit.ts"
 import * as Chaos from "./chaos.ts"
 import * as Fleet from "./fleet.ts"
 import * as Programs from "./programs.ts"
+import * as Redis from "./redis.ts"
 import * as Replica from "./replica.ts"
 import * as Watcher from "./watcher.ts"
 
@@ -22,6 +23,8 @@ export interface Options {
   readonly rounds: number
   /** The program, to put between the replicas and the database. */
   readonly pgbouncer?: string | undefined
+  /** The program, to carry the notifications instead of PostgreSQL. */
+  readonly redis?: string | undefined
   readonly say: (what: string) => void
 }
 
@@ -70,11 +73,24 @@ export const run = Effect.fnUntraced(function* (options: Options) {
   const database =
     pooler === undefined ? { path: join(host, ".s.PGSQL.5432") } : { host: "127.0.0.1", port: pooler.port }
 
+  const { redis: redisProgram } = options
+  const redis =
+    redisProgram === undefined
+      ? undefined
+      : yield* release(
+          () => Redis.start(redisProgram),
+          ({ close }) => close()
+        )
+  const settings = {
+    flags: ["--flush-interval", "500ms"],
+    environment: redis === undefined ? {} : { EMB_REDIS_URL: redis.url }
+  }
+
   const replicas = yield* Effect.forEach(
     Array.from({ length: options.replicas }, (_, n) => `replica ${n + 1}`),
     (name) =>
       release(
-        () => Replica.make(name, database, { flags: ["--flush-interval", "500ms"], environment: {} }),
+        () => Replica.make(name, database, settings),
         ({ close }) => close()
       )
   )
@@ -120,7 +136,14 @@ export const run = Effect.fnUntraced(function* (options: Options) {
     let isStopped = false
     const reporting = fleet.run(() => isStopped)
     yield* promise(() =>
-      Chaos.rage({ replicas, random, millis: (seconds * 1_000) / rounds, crashDatabase, say })
+      Chaos.rage({
+        replicas,
+        random,
+        millis: (seconds * 1_000) / rounds,
+        crashDatabase,
+        redis: redis?.mishaps,
+        say
+      })
     )
     isStopped = true
     yield* promise(() => reporting)

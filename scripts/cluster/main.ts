@@ -3,7 +3,7 @@
  * who watch; they are killed, frozen, cut off and restarted, and what came of it
  * is looked at from outside.
  *
- *   node scripts/cluster/main.ts [--seed <n>] [--runs <n>] [--seconds <n>] [--replicas <n>] [--pgbouncer]
+ *   node scripts/cluster/main.ts [--seed <n>] [--runs <n>] [--seconds <n>] [--replicas <n>] [--pgbouncer] [--redis]
  *
  * Each run has the next seed. Exits with 1 at the first that finds a fault, and
  * says which seed it was.
@@ -21,15 +21,22 @@ const { values } = parseArgs({
     replicas: { type: "string", default: "3" },
     agents: { type: "string", default: "60" },
     pgbouncer: { type: "boolean", default: false },
+    redis: { type: "boolean", default: false },
     quiet: { type: "boolean", default: false }
   }
 })
 
-const pgbouncer = values.pgbouncer ? find("pgbouncer") : undefined
-if (values.pgbouncer && pgbouncer === undefined) {
-  console.error("PgBouncer is not on the PATH: apt-get install pgbouncer")
-  process.exit(2)
+/** Where the program is, if it is asked for. */
+const program = (isWanted: boolean, name: string, debianPackage: string): string | undefined => {
+  const path = isWanted ? find(name) : undefined
+  if (isWanted && path === undefined) {
+    console.error(`${name} is not on the PATH: apt-get install ${debianPackage}`)
+    process.exit(2)
+  }
+  return path
 }
+const pgbouncer = program(values.pgbouncer, "pgbouncer", "pgbouncer")
+const redis = program(values.redis, "redis-server", "redis-server")
 const seconds = Number(values.seconds)
 const figure = (value: number) => Math.round(value).toLocaleString("en-US")
 
@@ -43,6 +50,7 @@ for (let seed = Number(values.seed); seed < Number(values.seed) + Number(values.
       seconds,
       rounds: Math.max(1, Math.round(seconds / 10)),
       pgbouncer,
+      redis,
       say: (what) => {
         if (!values.quiet)
           console.log(`${((performance.now() - start) / 1_000).toFixed(1).padStart(6)} s  ${what}`)

@@ -120,8 +120,9 @@ ignore_startup_parameters = extra_float_digits
   )
 }
 
-export const startRedis = async (program: string): Promise<Program> => {
-  const port = await freePort()
+/** @param at the port; any free one if none is given */
+export const startRedis = async (program: string, at?: number): Promise<Program> => {
+  const port = at ?? (await freePort())
   return run(
     program,
     () => ["--port", `${port}`, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"],

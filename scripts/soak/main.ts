@@ -70,6 +70,7 @@ await run("300 lost connections in a row", [...vitest, "PgPubsub.test.ts", "Redi
 })
 await run("4 processes racing for 2,000 keys for a minute", [join(import.meta.dirname, "replicas.ts")])
 await run("200 listening backends killed and two crashes, watched", [join(import.meta.dirname, "watch.ts")])
+await run("2,000 builds of layers interrupted", [join(import.meta.dirname, "interruptedBuilds.ts")])
 await run("1 % poisoned facts", [join(import.meta.dirname, "poison.ts")])
 await run("SIGTERM to a server under load, 20 times", [join(import.meta.dirname, "sigterm.ts")])
 await run("5,000 watchers over HTTP for a minute", [join(import.meta.dirname, "sse.ts")])

@@ -3,6 +3,7 @@
  *
  * @since 0.1.0
  */
+import type * as PgClient from "@effect/sql-pg/PgClient"
 import * as Console from "effect/Console"
 import * as Context from "effect/Context"
 import type * as CliError from "effect/cli/CliError"
@@ -14,19 +15,22 @@ import * as Exit from "effect/Exit"
 import * as HttpServer from "effect/http/HttpServer"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
-import type * as Redacted from "effect/Redacted"
+import * as Redacted from "effect/Redacted"
 import * as Scope from "effect/Scope"
 import * as MetadataBatcher from "../MetadataBatcher.ts"
 import * as MetadataWatcher from "../MetadataWatcher.ts"
 import * as PgMigrations from "../PgMigrations.ts"
 import * as PgPubsub from "../PgPubsub.ts"
+import * as PgRetention from "../PgRetention.ts"
 import * as PgStore from "../PgStore.ts"
+import type * as Pubsub from "../Pubsub.ts"
 import * as StatsBatcher from "../StatsBatcher.ts"
 import { count } from "./DashboardLayout.ts"
 import * as Database from "./Database.ts"
 import * as Ending from "./Ending.ts"
 import * as Flags from "./Flags.ts"
 import * as Fleet from "./Fleet.ts"
+import * as Redis from "./Redis.ts"
 import * as Screen from "./Screen.ts"
 import * as Secrets from "./Secrets.ts"
 import * as Lifecycle from "./serve/Lifecycle.ts"
@@ -65,6 +69,15 @@ const flags = {
     "Facts that may wait while the database is away"
   ),
   shutdownTimeout: Flags.duration("shutdown-timeout", "15s", "Time to write what is left at the end"),
+  redisUrl: Redis.url,
+  retainStats: Flags.optionalDuration(
+    "retain-stats",
+    "Delete connection statistics of this age, such as 30d; kept for ever without it"
+  ),
+  retainAgents: Flags.optionalDuration(
+    "retain-agents",
+    "Delete all facts of an agent that has not reported for so long; kept for ever without it"
+  ),
   unlogged: Flags.unlogged,
   fleet: Flags.count("fleet", 0, "Simulated agents that report, to have something to see", 0),
   printConfig: Flag.Boolean("print-config").pipe(
@@ -95,8 +108,12 @@ const toSettings = (options: Options): Settings => ({
   maxPending: options.maxPending
 })
 
-/** As a flag takes it. */
-const formatDuration = (duration: Duration.Duration): string => `${Duration.toMillis(duration)}ms`
+/** As a flag takes it; of a secret, only that there is one. */
+const format = (value: unknown): string => {
+  if (Option.isOption(value)) return format(Option.getOrElse(value, () => ""))
+  if (Redacted.isRedacted(value)) return "<redacted>"
+  return Duration.isDuration(value) ? `${Duration.toMillis(value)}ms` : `${value}`
+}
 
 /** The variables under which each setting may be given, with its value; a flag counts more. */
 const printConfig = Effect.fnUntraced(function* (
@@ -106,9 +123,7 @@ const printConfig = Effect.fnUntraced(function* (
   const shown = Object.entries(options).flatMap(([name, value]) => {
     if (name === "printConfig") return []
     const variable = Flags.variableOf(name.replace(/[A-Z]/g, (letter) => `-${letter}`))
-    return [
-      `${variable}=${Duration.isDuration(value) ? formatDuration(value) : Option.isOption(value) ? Option.getOrElse(value, () => "") : value}`
-    ]
+    return [`${variable}=${format(value)}`]
   })
   yield* Console.log(
     [
@@ -152,6 +167,17 @@ const services = (options: Options, losses: ReturnType<typeof makeLosses>) =>
     MetadataWatcher.layer()
   )
 
+const retentionLines = ({ retainAgents, retainStats }: Options): ReadonlyArray<string> => [
+  ...Option.match(retainStats, {
+    onNone: () => [],
+    onSome: (age) => [`retention    statistics are deleted after ${Duration.format(age)}`]
+  }),
+  ...Option.match(retainAgents, {
+    onNone: () => [],
+    onSome: (age) => [`retention    agents are deleted ${Duration.format(age)} after their last report`]
+  })
+]
+
 const greet = Effect.fnUntraced(function* (options: Options, keys: ReadonlyArray<Redacted.Redacted>) {
   const screen = yield* Screen.Screen
   const embedded = yield* Database.isEmbedded
@@ -162,6 +188,10 @@ const greet = Effect.fnUntraced(function* (options: Options, keys: ReadonlyArray
         `API          ${url}/docs`,
         `metrics      ${url}/metrics`,
         `PostgreSQL   ${embedded ? "one of its own, gone when this ends" : "the one that DATABASE_URL names"}`,
+        ...(Option.isSome(options.redisUrl)
+          ? ["Redis        the one that --redis-url or EMB_REDIS_URL names, for notifications"]
+          : []),
+        ...retentionLines(options),
         ...(options.fleet > 0 ? [`fleet        ${count(options.fleet)} simulated agents`] : []),
         keys.length === 0
           ? "tokens       none needed: there is no key, so only this machine may connect"
@@ -232,10 +262,24 @@ const check = (
         )
       )
 
-const layer = ({ unlogged }: Options) =>
-  Layer.mergeAll(PgStore.layer(), PgPubsub.layer({ maxReconnectDelay: "1 second" })).pipe(
+const reconnecting = { maxReconnectDelay: "1 second" } as const
+
+const pubsub = ({ redisUrl }: Options): Layer.Layer<Pubsub.Pubsub, Pubsub.PubsubError, PgClient.PgClient> =>
+  Option.match(redisUrl, {
+    onNone: () => PgPubsub.layer(reconnecting),
+    onSome: (url) => Redis.layer(url, reconnecting)
+  })
+
+const retention = ({ retainAgents, retainStats }: Options) =>
+  PgRetention.layer({
+    stats: Option.getOrUndefined(retainStats),
+    agentsUnseen: Option.getOrUndefined(retainAgents)
+  })
+
+const layer = (options: Options) =>
+  Layer.mergeAll(PgStore.layer(), pubsub(options), retention(options)).pipe(
     // First, since the store looks at its tables.
-    Layer.provideMerge(PgMigrations.layer({ unlogged })),
+    Layer.provideMerge(PgMigrations.layer({ unlogged: options.unlogged })),
     Layer.provideMerge(Database.layer),
     Layer.provideMerge(Telemetry.layer),
     Layer.provideMerge(Screen.layer)
@@ -251,6 +295,7 @@ export const command = Command.make(
   Effect.fnUntraced(function* (options) {
     const keys = yield* Secrets.keys(options.keyFile)
     yield* check(options, keys)
+    yield* Redis.check(options.redisUrl)
     const tokens = yield* Tokens.make(keys)
     if (options.printConfig) return yield* printConfig(options, keys)
     yield* run(options, keys, tokens).pipe(Effect.scoped, Effect.provide(layer(options)))

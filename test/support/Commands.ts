@@ -1,9 +1,12 @@
 /**
  * Runs the commands that a page tells its reader to type, as they stand but
  * shorter: a demo is interrupted, a soak only says what it would do, tests are
- * listed, and of a bench the arguments are read. What only `.ci/run` can run has to stand there.
+ * listed, and of other scripts the arguments are read. A request is sent to a
+ * server of its own. What only `.ci/run` can run has to stand there.
  */
 import { spawn } from "node:child_process"
+import { existsSync } from "node:fs"
+import { join } from "node:path"
 import manifest from "../../package.json" with { type: "json" }
 import { argumentsOf } from "../../scripts/bench/arguments.ts"
 import { type Block, read, repository } from "./Pages.ts"
@@ -19,8 +22,8 @@ export const commandsOf = (block: Block): ReadonlyArray<Command> =>
     .join("\n")
     .replaceAll(/\\\n\s*/g, "")
     .split(/\n|&&/)
-    .map((text) => text.trim())
-    .filter((text) => text !== "" && !text.startsWith("#"))
+    .map((text) => text.replace(/(^|\s)#\s.*$/, "").trim())
+    .filter((text) => text !== "")
     .map((text) => ({ name: `${block.name} ${text}`, text }))
 
 interface Start {
@@ -28,16 +31,29 @@ interface Start {
   readonly environment: Readonly<Record<string, string>>
   /** Whether it goes on until it is interrupted. */
   readonly interrupt?: boolean
+  /** What to send to a server that runs meanwhile. */
+  readonly request?: Request
+}
+
+interface Request {
+  readonly path: string
+  readonly init: RequestInit
 }
 
 /** How a command is tried; nothing, if it needs no process of its own. */
 export const startOf = (command: string): Start | undefined => {
-  const all = Array.from(command.matchAll(/"([^"]*)"|\S+/g), ([word, quoted]) => quoted ?? word)
+  const all = Array.from(
+    command.matchAll(/"([^"]*)"|'([^']*)'|\S+/g),
+    ([word, double, single]) => double ?? single ?? word
+  )
   const first = all.findIndex((word) => !/^[A-Z_]+=/.test(word))
   const environment = Object.fromEntries(all.slice(0, first).map((word) => word.split(/=(.*)/, 2)))
   const words = resolve(all.slice(first))
   if (words === undefined) return undefined
-  if (isBench(words)) return undefined
+  if (words[0] === "curl") {
+    return { words: ["node", "src/app/main.ts", "serve"], environment, request: requestOf(words.slice(1)) }
+  }
+  if (isBench(words) || isScript(words)) return undefined
   const shorter = shorten(words)
   if (shorter === undefined) throw new Error(`test/support/Commands.ts does not know how to try: ${command}`)
   return { ...shorter, environment }
@@ -69,6 +85,46 @@ const isBench = ([program, script, ...args]: ReadonlyArray<string>): boolean => 
   return true
 }
 
+/** Whether it is a script that takes minutes. It has to be there, and to know what it is given. */
+const isScript = ([program, script = "", ...args]: ReadonlyArray<string>): boolean => {
+  if (program !== "node" || !/^scripts\/.*\.ts$/.test(script) || script === "scripts/soak/main.ts")
+    return false
+  if (!existsSync(join(repository, script))) throw new Error(`there is no ${script}`)
+  const source = read(script)
+  for (const flag of args.filter((word) => word.startsWith("--"))) {
+    const isKnown = source.includes(flag) || new RegExp(`\\b"?${flag.slice(2)}"?: \\{ type:`).test(source)
+    if (!isKnown) throw new Error(`${script} does not know ${flag}`)
+  }
+  return true
+}
+
+/** What `curl` would send. */
+const requestOf = (words: ReadonlyArray<string>): Request => {
+  const headers = new Headers()
+  let url: URL | undefined
+  let method: string | undefined
+  let body: string | undefined
+  for (let i = 0; i < words.length; i++) {
+    const word = words[i] ?? ""
+    if (!word.startsWith("-")) url = new URL(word)
+    else if (word === "-N") continue
+    else {
+      const value = words[++i] ?? ""
+      if (word === "-H") headers.append(...(value.split(/: */, 2) as [string, string]))
+      else if (word === "-X") method = value
+      else if (word === "-d") body = value
+      else throw new Error(`test/support/Commands.ts does not know what curl does with ${word}`)
+    }
+  }
+  if (url === undefined) throw new Error("curl needs an address")
+  const init = {
+    headers,
+    method: method ?? (body === undefined ? "GET" : "POST"),
+    ...(body !== undefined && { body })
+  }
+  return { path: url.pathname + url.search, init }
+}
+
 const shorten = (words: ReadonlyArray<string>): Omit<Start, "environment"> | undefined => {
   const [program = "", ...rest] = words
   const [script] = rest
@@ -90,7 +146,18 @@ export interface Outcome {
   readonly output: string
 }
 
-export const run = ({ environment, interrupt, words }: Start): Promise<Outcome> =>
+/** The first that a server answers, and whether it was content. */
+const send = async (origin: string, { init, path }: Request): Promise<string> => {
+  const response = await fetch(`${origin}${path}`, init)
+  const reader = response.body?.getReader()
+  const first = await reader?.read()
+  await reader?.cancel()
+  const text = `${response.status} ${Buffer.from(first?.value ?? []).toString("utf8")}`
+  if (!response.ok) throw new Error(text)
+  return text
+}
+
+export const run = ({ environment, interrupt, request, words }: Start): Promise<Outcome> =>
   new Promise((done, reject) => {
     const [program = "", ...args] = words
     const inherited = Object.entries(process.env).filter(
@@ -105,6 +172,7 @@ export const run = ({ environment, interrupt, words }: Start): Promise<Outcome> 
       killSignal: "SIGKILL"
     })
     let output = ""
+    let isSent = false
     child.stderr.on("data", (chunk) => {
       output += chunk
     })
@@ -112,6 +180,14 @@ export const run = ({ environment, interrupt, words }: Start): Promise<Outcome> 
       // It has said something, so it has started; a little later it is at work.
       if (interrupt && output === "") setTimeout(() => child.kill("SIGINT"), 2_000)
       output += chunk
+      const [, origin] = /^page +(\S+)\/$/m.exec(output) ?? []
+      if (request === undefined || origin === undefined || isSent) return
+      isSent = true
+      send(origin, request)
+        .then((answer) => {
+          output += answer
+        }, reject)
+        .finally(() => child.kill("SIGINT"))
     })
     child.once("error", reject)
     child.once("close", (exitCode, signal) => done({ exitCode: exitCode ?? signal, output }))

@@ -5,10 +5,10 @@ import * as ManagedRuntime from "effect/ManagedRuntime"
 import * as SqlClient from "effect/sql/SqlClient"
 import { EmbeddedPostgres } from "../../src/app/EmbeddedPostgres.ts"
 import * as Postgres from "./Postgres.ts"
+import * as SharedPostgres from "./SharedPostgres.ts"
 
 export const make = () => {
-  const runtime = ManagedRuntime.make(Layer.provideMerge(Postgres.layerClient(), Postgres.layerServer))
-  let count = 0
+  const runtime = ManagedRuntime.make(Layer.provideMerge(Postgres.layerClient(), SharedPostgres.layerServer))
   return {
     /** The address of an empty database. */
     create: () =>
@@ -16,7 +16,7 @@ export const make = () => {
         Effect.gen(function* () {
           const sql = yield* SqlClient.SqlClient
           const { config } = yield* EmbeddedPostgres
-          const name = `database${++count}`
+          const name = `d_${crypto.randomUUID().replaceAll("-", "")}`
           yield* sql`CREATE DATABASE ${sql(name)} TEMPLATE template0`
           return `postgres://postgres@localhost/${name}?host=${config.host}`
         })

@@ -17,14 +17,11 @@ export interface FakePubsub {
   readonly published: ReadonlyArray<{ readonly agents: ReadonlyArray<AgentId>; readonly at: number }>
   /** Rows that reached the table: their agents may be announced from now on. */
   readonly noteApplied: (rows: ReadonlyArray<Row>) => void
-  /** What no batcher may do, as it was seen. */
-  readonly violations: ReadonlyArray<string>
 }
 
-export const make: Effect.Effect<FakePubsub> = Effect.gen(function* () {
+export const make = Effect.fnUntraced(function* (violations: Array<string>): Effect.fn.Return<FakePubsub> {
   const memory = yield* Pubsub.makeMemory
   const written = new Set<AgentId>()
-  const violations: Array<string> = []
   const published: Array<{ readonly agents: ReadonlyArray<AgentId>; readonly at: number }> = []
   const publishes = yield* Script.make<Publication, void, Pubsub.PubsubError>({
     work: ({ channel, payloads }) => memory.pubsub.publish(channel, payloads),
@@ -50,7 +47,6 @@ export const make: Effect.Effect<FakePubsub> = Effect.gen(function* () {
     published,
     noteApplied: (rows) => {
       for (const { agentId } of rows) written.add(agentId)
-    },
-    violations
+    }
   }
 })

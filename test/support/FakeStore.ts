@@ -39,21 +39,20 @@ export interface FakeStore {
   readonly held: ReadonlyMap<string, Row>
   /** Every report that was appended. */
   readonly stats: Effect.Effect<ReadonlyArray<AgentStatsRow>>
-  /** What no batcher may do, as it was seen. */
-  readonly violations: ReadonlyArray<string>
 }
 
-export const make = Effect.fnUntraced(function* (options?: {
+export const make = Effect.fnUntraced(function* (options: {
+  /** Where is written down what no batcher may do. */
+  readonly violations: Array<string>
   readonly maxBatchSize?: number | undefined
   readonly writeConcurrency?: number | undefined
   /** Is told of the rows that reached the table. */
   readonly onApplied?: ((rows: ReadonlyArray<Row>) => void) | undefined
 }): Effect.fn.Return<FakeStore> {
-  const { maxBatchSize = 500, onApplied, writeConcurrency = 1 } = options ?? {}
+  const { maxBatchSize = 500, onApplied, violations, writeConcurrency = 1 } = options
   const memory = yield* Store.makeMemory
   const applied: Array<Row> = []
   const held = new Map<string, Row>()
-  const violations: Array<string> = []
   const underWay = new Set<Script.Call<unknown>>()
   let rules: Rules = {}
 
@@ -166,8 +165,7 @@ export const make = Effect.fnUntraced(function* (options?: {
     },
     applied,
     held,
-    stats: memory.stats,
-    violations
+    stats: memory.stats
   }
 })
 

@@ -6,6 +6,7 @@
  */
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import * as Latch from "effect/Latch"
 import * as Queue from "effect/Queue"
@@ -27,19 +28,21 @@ export type Fault =
   | { readonly _tag: "AnswerLost" }
 
 /** One call, and how it went. */
-export interface Call<Request> {
+export interface Call<Request, A = unknown> {
   readonly request: Request
   /** Milliseconds since the epoch. */
   readonly startedAt: number
   endedAt: number | undefined
   outcome: "running" | "succeeded" | "failed"
+  /** What it was answered. */
+  result: A | undefined
   /** Whether whoever called has stopped waiting. */
   readonly isGivenUp: () => boolean
 }
 
 export interface Script<Request, A, E> {
   readonly run: (request: Request) => Effect.Effect<A, E>
-  readonly log: ReadonlyArray<Call<Request>>
+  readonly log: ReadonlyArray<Call<Request, A>>
   /** The request of every call so far, and of those that succeeded. */
   readonly calls: ReadonlyArray<Request>
   readonly succeeded: ReadonlyArray<Request>
@@ -70,7 +73,7 @@ export const make = <Request, A, E>(how: {
     const clock = yield* Clock.Clock
     const now = () => clock.currentTimeMillisUnsafe()
     const [began, ended] = [yield* Queue.unbounded<Request>(), yield* Queue.unbounded<Request>()]
-    const log: Array<Call<Request>> = []
+    const log: Array<Call<Request, A>> = []
     const answers: Array<Effect.Effect<A | void, E>> = []
     let answerAll: ((request: Request) => Effect.Effect<A | void, E>) | undefined
     let faults: ReadonlyArray<Fault> = []
@@ -93,17 +96,20 @@ export const make = <Request, A, E>(how: {
     return {
       run: (request) =>
         Effect.withFiber((fiber) => {
-          const call: Call<Request> = {
+          const call: Call<Request, A> = {
             request,
             startedAt: now(),
             endedAt: undefined,
             outcome: "running",
+            result: undefined,
             isGivenUp: () => isInterrupted(fiber)
           }
-          const end = (outcome: Call<Request>["outcome"]) =>
+          const end = (exit: Exit.Exit<A, E>) =>
             Effect.sync(() => {
+              const isHeard = Exit.isSuccess(exit) && !isInterrupted(fiber)
               call.endedAt = now()
-              call.outcome = outcome
+              call.outcome = isHeard ? "succeeded" : "failed"
+              if (isHeard) call.result = exit.value
               Queue.offerUnsafe(ended, request)
             })
           how.onCall?.(call)
@@ -111,7 +117,7 @@ export const make = <Request, A, E>(how: {
           Queue.offerUnsafe(began, request)
           return Effect.onExit(
             Effect.suspend(() => answerTo(request)),
-            (exit) => end(exit._tag === "Success" && !isInterrupted(fiber) ? "succeeded" : "failed")
+            end
           )
         }),
       log,

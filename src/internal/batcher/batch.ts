@@ -134,6 +134,7 @@ export interface WrittenGroups {
 
 export const writtenGroups = <A>(batch: Batch<A>, outcome: Outcome): WrittenGroups => {
   const elsewhere = notWritten(outcome)
+  // A group whose turn ends within a batch may have its next one in the same.
   const groups = batch.held.map(({ group }) => group)
   const isEachAnother = new Set(groups).size === groups.length
   const isAllNews = batch.held.every(({ quiet }) => !quiet)

@@ -85,6 +85,23 @@ export const make = <A>(environment: WriterEnvironment<A>): Writer => {
   let turn = 0
   let supersededBefore = 0
 
+  /** A refused row that hangs when it is tried again holds up the others for an interval at most. */
+  const deadlineOf = (batch: Batch<A>): Effect.Effect<unknown> => {
+    const deadline = environment.phase.deadline(isLast)
+    return batch.retried === undefined ? deadline : Effect.raceFirst(deadline, Effect.sleep(options.interval))
+  }
+
+  const notAnswered = (why: "deadline" | "interrupted", batch: Batch<A>, size: number): Failure => {
+    if (why === "interrupted") return { kind: "unavailable", error: new Error("interrupted from within") }
+    const isRetry = batch.retried !== undefined
+    const { interval, writeTimeout } = options
+    const limit = isRetry && (writeTimeout === 0 || interval < writeTimeout) ? interval : writeTimeout
+    return {
+      kind: size === 1 || isRetry ? "tooMuch" : "unavailable",
+      error: new NoAnswer(`no answer within ${limit} ms, outcome unknown`)
+    }
+  }
+
   /** One statement: positions of the batch, or all of it. */
   const writeStatement = (batch: Batch<A>, span: FlushSpan, positions: ReadonlyArray<number> | undefined) => {
     const records = positions === undefined ? batch.records : pick(batch.records, positions)
@@ -98,8 +115,8 @@ export const make = <A>(environment: WriterEnvironment<A>): Writer => {
         (step) =>
           bounded(
             Effect.suspend(() => step.inside(definition.write(records, groups))),
-            environment.phase.deadline(isLast),
-            (why) => Exit.fail(notAnswered(why, size, options.writeTimeout))
+            deadlineOf(batch),
+            (why) => Exit.fail(notAnswered(why, batch, size))
           ).pipe(
             Effect.catchDefect((defect) =>
               Effect.andThen(
@@ -288,14 +305,6 @@ export const make = <A>(environment: WriterEnvironment<A>): Writer => {
 const labels = { unavailable: "Unavailable", tooMuch: "Canceled", rejected: "Rejected" } as const
 
 class NoAnswer extends Error {}
-
-const notAnswered = (why: "deadline" | "interrupted", size: number, timeout: number): Failure =>
-  why === "interrupted"
-    ? { kind: "unavailable", error: new Error("interrupted from within") }
-    : {
-        kind: size === 1 ? "tooMuch" : "unavailable",
-        error: new NoAnswer(`no answer within ${timeout} ms, outcome unknown`)
-      }
 
 const isFailure = (error: unknown): error is Failure =>
   typeof error === "object" && error !== null && "kind" in error && "error" in error

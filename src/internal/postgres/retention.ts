@@ -76,7 +76,11 @@ export const stats = (options: Table & { readonly partitionsAhead: number }) => 
       const now = clock.currentTimeMillisUnsafe()
       const size = pace.size()
       const deleted = yield* pace.take(deleteOnce(leaf, size, now))
-      if (deleted === undefined || !deleted.mine) return total
+      if (deleted === undefined || !deleted.mine) {
+        // What is left is the other replica's to tell; told here, it would stay when that has caught up.
+        observer.lags(0)
+        return total
+      }
       total += deleted.rows
       observer.deleted(deleted.rows)
       if (deleted.upTo !== null) begin.set(leaf, deleted.upTo)

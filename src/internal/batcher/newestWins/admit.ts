@@ -36,7 +36,7 @@ const admitWhole = <A>(state: State<A>, group: Group<A>, report: Report<A>): boo
   if (!isNoLarger && account.bytes + report.bytes - waiting.bytes > maxPendingBytes) return false
   account.bytes += report.bytes
   try {
-    if (replaceWaiting(state, waiting, report)) return true
+    if (replaceWaiting(state, group, report)) return true
   } catch {
     // A getter may throw: record by record it costs only its own.
   }

@@ -2,7 +2,7 @@ import { type Held, hold, joinSpans, ownRecords, type Report, spansOf } from "..
 import type { RefusedRow } from "../refused.ts"
 import type { Group } from "./group.ts"
 import { scan } from "./group.ts"
-import { takeRestingOut } from "./resting.ts"
+import { replaceResting, takeRestingOut } from "./resting.ts"
 import type { State } from "./state.ts"
 
 /**
@@ -17,37 +17,56 @@ export const fold = <A>(state: State<A>, report: Report<A>): void => {
   account.queued -= report.records.length
   const group = state.groups.getOrAdd(report.group)
   if (group.refused === undefined && foldWhole(state, group, report)) return
-  account.bytes -= report.bytes
+  foldEach(state, group, report)
+}
+
+const foldWhole = <A>(state: State<A>, group: Group<A>, report: Report<A>): boolean => {
+  try {
+    if (group.woken !== undefined) return false
+    if (group.resting !== undefined) return foldOntoResting(state, group, report)
+    return foldOntoWaiting(state, group, report)
+  } catch {
+    // A getter may throw: record by record it costs only its own.
+    return false
+  }
+}
+
+const foldOntoWaiting = <A>(state: State<A>, group: Group<A>, report: Report<A>): boolean => {
+  if (group.waiting !== undefined) return replaceWaiting(state, group, report)
+  if (!state.haveDistinctKeys(report.records)) return false
+  begin(state, group, report)
+  return true
+}
+
+/** What says the same as the record that rests takes its place; only the others wait to be written. */
+const foldOntoResting = <A>(state: State<A>, group: Group<A>, report: Report<A>): boolean => {
+  const others = replaceResting(state, group, report)
+  if (others === undefined) return false
+  if (others.records.length > 0 && !foldOntoWaiting(state, group, others)) foldEach(state, group, others)
+  return true
+}
+
+const foldEach = <A>(state: State<A>, group: Group<A>, report: Report<A>): void => {
+  state.environment.account.bytes -= report.bytes
   const spans = spansOf(report.span)
   for (let i = 0; i < report.records.length; i++) {
     merge(state, group, { record: report.records[i] as A, likely: i, since: report.at, spans, isLater: true })
   }
 }
 
-const foldWhole = <A>(state: State<A>, group: Group<A>, report: Report<A>): boolean => {
-  try {
-    if (group.resting !== undefined || group.woken !== undefined) return replaceResting(state, group, report)
-    if (group.waiting !== undefined) return replaceWaiting(state, group.waiting, report)
-    if (!haveDistinctKeys(state, report.records)) return false
-  } catch {
-    // A getter may throw: record by record it costs only its own.
-    return false
-  }
-  begin(state, group, report)
-  return true
-}
-
 const begin = <A>(state: State<A>, group: Group<A>, report: Report<A>): void => {
   group.waiting = hold(report)
   state.groups.enqueue(group)
   state.environment.account.pending += report.records.length
+  state.noteWaiting(group)
 }
 
 /** A report of the same keys in the same order, none of them older, takes the place of the one that waits. */
-export const replaceWaiting = <A>(state: State<A>, waiting: Held<A>, report: Report<A>): boolean => {
+export const replaceWaiting = <A>(state: State<A>, group: Group<A>, report: Report<A>): boolean => {
   const { account } = state.environment
   const { records } = report
-  if (waiting.records.length !== records.length) return false
+  const { waiting } = group
+  if (waiting === undefined || waiting.records.length !== records.length) return false
   if (countReplaced(state, waiting.records, records) !== records.length) return false
   account.superseded += records.length
   account.bytes -= waiting.bytes
@@ -55,27 +74,7 @@ export const replaceWaiting = <A>(state: State<A>, waiting: Held<A>, report: Rep
   waiting.own = undefined
   waiting.bytes = report.bytes
   waiting.spans = spansOf(report.span)
-  return true
-}
-
-/** A report that lists every key that rests, in their order, takes the place of all of them. */
-const replaceResting = <A>(state: State<A>, group: Group<A>, report: Report<A>): boolean => {
-  const { account } = state.environment
-  const { resting, waiting, woken } = group
-  if (waiting !== undefined || !haveDistinctKeys(state, report.records)) return false
-  for (const held of [resting, woken]) {
-    if (held !== undefined && countReplaced(state, held.records, report.records) !== held.records.length) {
-      return false
-    }
-  }
-  for (const held of [resting, woken]) {
-    if (held === undefined) continue
-    account.unchanged += held.records.length
-    account.pending -= held.records.length
-    account.bytes -= held.bytes
-    takeRestingOut(state, group, held)
-  }
-  begin(state, group, report)
+  state.noteWaiting(group)
   return true
 }
 
@@ -90,19 +89,6 @@ const countReplaced = <A>(state: State<A>, older: ReadonlyArray<A>, newer: Reado
     replaced += 1
   }
   return replaced
-}
-
-/** Agents of one kind list the same keys, so most reports have the shape of the one before. */
-const haveDistinctKeys = <A>(state: State<A>, records: ReadonlyArray<A>): boolean => {
-  const { key } = state.definition
-  const { shape } = state
-  let isKnown = records.length === shape.length
-  for (let i = 0; isKnown && i < records.length; i++) isKnown = key(records[i] as A) === shape[i]
-  if (isKnown) return true
-  const keys = records.map(key)
-  if (new Set(keys).size < keys.length) return false
-  state.shape = keys
-  return true
 }
 
 /** One record on its way to where it waits. */
@@ -176,6 +162,7 @@ export const merge = <A>(state: State<A>, group: Group<A>, incoming: Incoming<A>
   account.bytes += bytes
   waiting.since = Math.min(waiting.since, since)
   waiting.spans = joinSpans(waiting.spans, spans)
+  state.noteWaiting(group)
 }
 
 /** The newest record of a refused key waits in its place; while the refused one is being tried, beside it. */

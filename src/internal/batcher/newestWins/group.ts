@@ -12,12 +12,18 @@ export class Group<A> {
   waiting: Held<A> | undefined = undefined
   /** Records that say what was last written, and wait for their time (option `unchanged`). */
   resting: Held<A> | undefined = undefined
+  /** None of those that rest was last written before. */
+  restsSince = Number.POSITIVE_INFINITY
   /** Those of them whose time has come. */
   woken: Held<A> | undefined = undefined
   /** Refused rows by key. */
   refused: Map<string, RefusedRow<A>> | undefined = undefined
   /** What was last written. */
   written: Remembered | undefined = undefined
+  /** Whether it stands among those whose waiting records are to be compared with what was written. */
+  isToSift = false
+  /** How many writes under way hold records of it; counted with the option `unchanged` only. */
+  writing = 0
   /** Whether it stands in the order in which groups are taken. */
   isOrdered = false
   /** How many of its records go before those of the groups behind it; what comes later waits for its next turn. */
@@ -32,6 +38,7 @@ export class Group<A> {
   get isIdle(): boolean {
     return (
       !this.isOrdered &&
+      this.writing === 0 &&
       this.waiting === undefined &&
       this.resting === undefined &&
       this.woken === undefined &&

@@ -24,6 +24,7 @@ export const settleRetried = <A>(
     }
     row.why = whys.get(position) ?? row.why
     if (whys.has(position)) state.refused.postpone(row, elapsed())
+    // What was tried waits again, unless something newer has come for its key.
     const tried = batch.records[position] as A
     const isOlderThan = (since: A) => state.timeOf(tried) <= state.timeOf(since)
     mergeRefused(state, row, tried, state.bytesOf(tried), isOlderThan)

@@ -1,25 +1,10 @@
-// Two hashes of 32 bits with different multipliers, which is what JavaScript
-// computes without allocating: FNV-1a and the multiplier of MurmurHash3.
-const hashWith = (parts: ReadonlyArray<string>, seed: number, multiplier: number): number => {
-  let hash = seed
-  for (const part of parts) {
-    for (let i = 0; i < part.length; i++) hash = Math.imul(hash ^ part.charCodeAt(i), multiplier)
-    // Where one part ends matters: "ab", "c" is not "a", "bc".
-    hash = Math.imul(hash ^ part.length, multiplier) ^ (hash >>> 15)
-  }
-  return hash
-}
-
-const low = (content: ReadonlyArray<string>) => hashWith(content, 0x811c9dc5, 0x01000193)
-const high = (content: ReadonlyArray<string>) => hashWith(content, 0x9747b28c, 0x5bd1e995)
-
 /** Up to this many keys, looking at each is faster than hashing the one that is looked for. */
 const maxScanned = 16
 
 /**
  * What was last written of a group: of each key when, and 64 bits that tell its
- * content from another. In arrays side by side, because most reports list their
- * keys in one order, and a number in an array takes eight bytes.
+ * content from another. In arrays side by side, because a number in an array
+ * takes eight bytes.
  */
 export class Remembered {
   private readonly keys: Array<string> = []
@@ -28,39 +13,47 @@ export class Remembered {
   private readonly highs: Array<number> = []
   /** Where each key stands, once there are many. */
   private index: Map<string, number> | undefined = undefined
+  // Keys are asked for in the order in which reports list them, so the next one is likely behind the last.
+  private next = 0
+  private low = 0
+  private high = 0
 
   get size(): number {
     return this.keys.length
   }
 
   /** When the key was last written, or undefined. */
-  at(key: string, likely: number): number | undefined {
-    return this.ats[this.find(key, likely)]
+  at(key: string): number | undefined {
+    return this.ats[this.find(key)]
   }
 
-  /** Whether this is what was last written under the key. */
-  isSame(key: string, likely: number, content: ReadonlyArray<string>): boolean {
-    const position = this.find(key, likely)
-    return position !== -1 && this.lows[position] === low(content) && this.highs[position] === high(content)
+  /** When the key was last written, if this is what was written then. */
+  atIfSame(key: string, content: ReadonlyArray<string>): number | undefined {
+    const position = this.find(key)
+    if (position === -1) return undefined
+    this.hash(content)
+    return this.lows[position] === this.low && this.highs[position] === this.high
+      ? this.ats[position]
+      : undefined
   }
 
-  has(key: string): boolean {
-    return this.find(key, 0) !== -1
-  }
-
-  set(key: string, likely: number, content: ReadonlyArray<string>, at: number): void {
-    const found = this.find(key, likely)
+  /** Remembers a key, a new one only if there is room; answers whether it is a new one. */
+  set(key: string, content: ReadonlyArray<string>, at: number, hasRoom: boolean): boolean {
+    const found = this.find(key)
+    if (found === -1 && !hasRoom) return false
     const position = found === -1 ? this.keys.length : found
+    this.hash(content)
     this.keys[position] = key
     this.index?.set(key, position)
     this.ats[position] = at
-    this.lows[position] = low(content)
-    this.highs[position] = high(content)
+    this.lows[position] = this.low
+    this.highs[position] = this.high
+    return found === -1
   }
 
   /** Forgets a key; answers whether it was known. */
   delete(key: string): boolean {
-    return this.deleteAt(this.find(key, 0))
+    return this.deleteAt(this.find(key))
   }
 
   /** Forgets what was written before; answers how many keys that were. */
@@ -87,10 +80,36 @@ export class Remembered {
     if (position < column.length) column[position] = last
   }
 
-  private find(key: string, likely: number): number {
-    if (this.keys[likely] === key) return likely
+  private find(key: string): number {
+    const position = this.keys[this.next] === key ? this.next : this.search(key)
+    if (position !== -1) this.next = position + 1
+    return position
+  }
+
+  private search(key: string): number {
     if (this.keys.length <= maxScanned) return this.keys.indexOf(key)
     this.index ??= new Map(this.keys.map((known, position) => [known, position]))
     return this.index.get(key) ?? -1
+  }
+
+  /**
+   * Two hashes of 32 bits with different multipliers, which is what JavaScript
+   * computes without allocating: FNV-1a and the multiplier of MurmurHash3.
+   */
+  private hash(content: ReadonlyArray<string>): void {
+    let low = 0x811c9dc5
+    let high = 0x9747b28c
+    for (const part of content) {
+      for (let i = 0; i < part.length; i++) {
+        const unit = part.charCodeAt(i)
+        low = Math.imul(low ^ unit, 0x01000193)
+        high = Math.imul(high ^ unit, 0x5bd1e995)
+      }
+      // Where one part ends matters: "ab", "c" is not "a", "bc".
+      low = Math.imul(low ^ part.length, 0x01000193) ^ (low >>> 15)
+      high = Math.imul(high ^ part.length, 0x5bd1e995) ^ (high >>> 15)
+    }
+    this.low = low
+    this.high = high
   }
 }

@@ -84,43 +84,46 @@ const moveWaiting = <A>(state: State<A>, group: Group<A>, key: string): void => 
 
 /** Remembers what the store holds now; what it may or may not hold is forgotten. */
 const rememberWritten = <A>(state: State<A>, batch: Batch<A>, outcome: Outcome): void => {
-  const { elapsed, interval, maxPending, now, unchanged } = state.environment
-  const { content, time } = state.definition
-  if (content === undefined) return
-  const at = elapsed()
-  const wallClock = now()
+  const { elapsed, maxPending, now, unchanged } = state.environment
+  const at = { elapsed: elapsed(), wallClock: now() }
   const elsewhere = new Set(notWritten(outcome))
-  if (state.rememberedCount + batch.records.length > maxPending) forgetExpired(state, at - unchanged)
-  const saidBy = (record: A) => {
-    try {
-      return { content: content(record), time: time(record) }
-    } catch {
-      // A getter threw: what cannot be compared is not remembered.
-      return undefined
-    }
-  }
+  if (state.rememberedCount + batch.records.length > maxPending) forgetExpired(state, at.elapsed - unchanged)
   let position = 0
   for (const held of batch.held) {
     const group = state.groups.getOrAdd(held.group)
-    for (let i = 0; i < held.records.length; i++) {
-      const record = held.records[i] as A
-      const key = state.keyOf(record)
+    group.writing -= 1
+    group.written ??= new Remembered()
+    for (const record of held.records) {
       const isKnown = !batch.forgotten.has(group.id) && !batch.overtaken.has(group.id)
       const isHeldByStore = !elsewhere.has(position++) && isKnown
-      const said = isHeldByStore ? saidBy(record) : undefined
-      if (said === undefined) {
-        if (group.written?.delete(key)) state.rememberedCount -= 1
-        continue
-      }
-      group.written ??= new Remembered()
-      if (!group.written.has(key)) {
-        if (state.rememberedCount >= maxPending) continue
-        state.rememberedCount += 1
-      }
-      // What the table says is as old as the record, which waited for an interval at most.
-      const age = Math.min(interval, Math.max(0, wallClock - said.time))
-      group.written.set(key, i, said.content, at - age)
+      if (isHeldByStore && remember(state, group.written, record, at)) continue
+      if (group.written.delete(state.keyOf(record))) state.rememberedCount -= 1
     }
+    if (group.written.size === 0) group.written = undefined
+    else if (group.waiting !== undefined) state.noteWaiting(group)
+  }
+}
+
+/** Remembers one record, unless there is no room for its key; answers whether it can be compared at all. */
+const remember = <A>(
+  state: State<A>,
+  written: Remembered,
+  record: A,
+  at: { readonly elapsed: number; readonly wallClock: number }
+): boolean => {
+  const { content, key, time } = state.definition
+  const { interval, maxPending } = state.environment
+  try {
+    // What the table says is as old as the record, which waited for an interval at most.
+    const age = Math.min(interval, Math.max(0, at.wallClock - time(record)))
+    const hasRoom = state.rememberedCount < maxPending
+    if (content !== undefined && written.set(key(record), content(record), at.elapsed - age, hasRoom)) {
+      state.rememberedCount += 1
+    }
+    return true
+  } catch {
+    // A getter threw: what cannot be compared is not remembered.
+    return false
   }
 }
 

@@ -24,6 +24,8 @@ export class State<A> {
   /** Groups with records that rest, and groups with records that are woken. */
   readonly resting = new Set<Group<A>>()
   readonly woken = new Set<Group<A>>()
+  /** Groups in which records have begun to wait that are not yet compared with what was written. */
+  toSift: Array<Group<A>> = []
   /** How many records rest. */
   restingCount = 0
   /** How many keys are remembered as written. */
@@ -31,7 +33,7 @@ export class State<A> {
   /** When resting records are looked at next. */
   wakeAt = 0
   /** The keys of the report that was last found to list none twice. */
-  shape: ReadonlyArray<string> = []
+  private shape: ReadonlyArray<string> = []
 
   constructor(definition: NewestWins<A>, environment: Environment<A>) {
     this.definition = definition
@@ -57,6 +59,26 @@ export class State<A> {
       this.groups.enqueue(group)
     }
     return group.waiting
+  }
+
+  /** Something has begun to wait: it may say what was last written. */
+  noteWaiting(group: Group<A>): void {
+    if (group.written === undefined || group.isToSift) return
+    group.isToSift = true
+    this.toSift.push(group)
+  }
+
+  /** Agents of one kind list the same keys, so most reports have the shape of the one before. */
+  haveDistinctKeys(records: ReadonlyArray<A>): boolean {
+    const { key } = this.definition
+    const { shape } = this
+    let isKnown = records.length === shape.length
+    for (let i = 0; isKnown && i < records.length; i++) isKnown = key(records[i] as A) === shape[i]
+    if (isKnown) return true
+    const keys = records.map(key)
+    if (new Set(keys).size < keys.length) return false
+    this.shape = keys
+    return true
   }
 
   // A getter may throw; by then the record has been counted, and that must stay right.

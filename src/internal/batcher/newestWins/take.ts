@@ -1,12 +1,13 @@
 import { type Batch, makeBatch, retryBatch } from "../batch.ts"
 import { type Held, splitHeld } from "../held.ts"
 import type { Group } from "./group.ts"
-import { rest, takeRestingOut, wakeDue } from "./resting.ts"
+import { sift, takeRestingOut, wakeDue } from "./resting.ts"
 import type { State } from "./state.ts"
 
 /** Rows that a batch could take now. */
 export const ready = <A>(state: State<A>): number => {
   wakeDue(state)
+  sift(state)
   return state.environment.account.pending - state.restingCount
 }
 
@@ -14,23 +15,29 @@ export const ready = <A>(state: State<A>): number => {
 export const take = <A>(state: State<A>, max: number): Batch<A> | undefined => {
   const { account } = state.environment
   wakeDue(state)
+  sift(state)
   const held: Array<Held<A>> = []
   let size = takeWoken(state, max, held)
   while (size < max) {
     const group = state.groups.dequeue()
     if (group === undefined) break
-    const isNews = group.written === undefined || rest(state, group)
     if (group.waiting === undefined) continue
     const taken = takeFrom(state, group, group.waiting, max - size)
-    held.push(isNews ? taken : { ...taken, quiet: true })
+    held.push(taken)
     size += taken.records.length
   }
   if (size === 0) return undefined
   account.pending -= size
   account.inFlight += size
   const batch = makeBatch(held)
-  state.inFlight.add(batch)
+  sendOff(state, batch)
   return batch
+}
+
+const sendOff = <A>(state: State<A>, batch: Batch<A>): void => {
+  state.inFlight.add(batch)
+  if (state.environment.unchanged === 0) return
+  for (const { group } of batch.held) state.groups.getOrAdd(group).writing += 1
 }
 
 const takeWoken = <A>(state: State<A>, max: number, into: Array<Held<A>>): number => {
@@ -77,6 +84,6 @@ export const takeRefused = <A>(state: State<A>, max: number): Batch<A> | undefin
   }
   account.refused -= rows.length
   account.inFlight += rows.length
-  state.inFlight.add(batch)
+  sendOff(state, batch)
   return batch
 }
