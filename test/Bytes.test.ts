@@ -117,6 +117,25 @@ describe("maxPendingBytes", () => {
     })
   )
 
+  it.effect("holds whatever a record says of itself later", () =>
+    Effect.gen(function* () {
+      const { batcher } = yield* start({ maxPendingBytes: 1_000 })
+      let reads = 0
+      const odd = {
+        ...fact("odd", ""),
+        get value(): string {
+          return reads++ === 0 ? "a text" : (undefined as unknown as string)
+        }
+      }
+      yield* batcher.add(agent, [fact("cpu", "")])
+      yield* TestClock.adjust(0)
+      yield* batcher.add(agent, [odd])
+      yield* TestClock.adjust(0)
+      assert.strictEqual(batcher.addUnsafe(agent, [sized("large", 2_000)]), 0)
+      assert.strictEqual(batcher.addUnsafe(agent, [sized("small", 20)]), 1)
+    })
+  )
+
   it.effect("is not undermined by a refused row: the rest of its report is not kept", () =>
     Effect.gen(function* () {
       const { assertAccount, batcher, rule } = yield* start()

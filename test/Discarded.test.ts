@@ -160,12 +160,9 @@ describe("An onDiscarded", () => {
       const { batcher, closeInTime, inject } = yield* start({
         onWriteFailure: "discard",
         onDiscarded: (discarded) =>
-          Effect.delay(
-            Effect.sync(() => {
-              given += discarded.length
-            }),
-            2_000
-          )
+          Effect.map(Effect.sleep(2_000), () => {
+            given += discarded.length
+          })
       })
       inject({ write: [{ _tag: "Fail", reason: "Unavailable", millis: 0 }] })
       yield* batcher.add(agentIdOf(1), facts(5))

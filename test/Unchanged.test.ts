@@ -384,6 +384,30 @@ describe("Whatever is reported, through whichever of two replicas", () => {
 })
 
 describe("The memory of what was written", () => {
+  it.effect("holds for many keys of one agent, in whatever order they come and go", () =>
+    Effect.gen(function* () {
+      const { applied, batcher, writes } = yield* start({ interval, unchanged: "1 hour" })
+      const report = (at: number, changed: (number: number) => boolean = () => false) =>
+        Effect.suspend(() => {
+          const before = applied.length
+          const given = facts(100, "", at).map((one, number) =>
+            changed(number) ? { ...one, value: `${at}` } : one
+          )
+          batcher.addUnsafe(agent, at % 2 === 0 ? given : given.toReversed())
+          return Effect.map(batcher.flush, () => applied.length - before)
+        })
+      assert.strictEqual(yield* report(0), 100)
+      assert.strictEqual(yield* report(1), 0)
+      // Every third changes, and the store refuses what it is told of them: so they are forgotten.
+      const third = (number: number) => number % 3 === 0
+      const positions = Array.from({ length: 34 }, (_, position) => position)
+      writes.answer(Effect.succeed({ changed: 0, superseded: positions, missing: [], refused: [] }))
+      yield* report(2, third)
+      assert.strictEqual(yield* report(3), 34)
+      assert.strictEqual(yield* report(4), 0)
+    })
+  )
+
   it.effect("is bounded by maxPending: beyond it everything is written", () =>
     Effect.gen(function* () {
       const { assertAccount, batcher } = yield* start({

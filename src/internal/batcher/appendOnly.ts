@@ -265,7 +265,7 @@ export class AppendOnlyAccumulator<A> implements Accumulator<A> {
 
   private bytesOf = (record: A): number => {
     try {
-      return this.definition.bytes(record)
+      return this.definition.bytes(record) || 0
     } catch {
       return 0
     }

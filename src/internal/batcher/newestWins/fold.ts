@@ -113,6 +113,8 @@ export const merge = <A>(state: State<A>, group: Group<A>, incoming: Incoming<A>
     key = String(state.definition.key(record))
     time = state.definition.time(record)
     bytes = state.definition.bytes(record)
+    // A getter may say something else than when the record was taken, and NaN would spread through the account.
+    if (Number.isNaN(bytes)) throw new TypeError("no such record")
   } catch {
     account.discarded += 1
     return

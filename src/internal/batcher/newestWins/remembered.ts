@@ -1,3 +1,6 @@
+/** Up to this many keys, looking at each is faster than hashing the one that is looked for. */
+const maxScanned = 16
+
 /**
  * What was last written of a group: of each key when, and 64 bits that tell its
  * content from another. In arrays side by side, because a number in an array
@@ -8,6 +11,8 @@ export class Remembered {
   private readonly ats: Array<number> = []
   private readonly lows: Array<number> = []
   private readonly highs: Array<number> = []
+  /** Where each key stands, once there are many. */
+  private index: Map<string, number> | undefined = undefined
   // Keys are asked for in the order in which reports list them, so the next one is likely behind the last.
   private next = 0
   private low = 0
@@ -39,6 +44,7 @@ export class Remembered {
     const position = found === -1 ? this.keys.length : found
     this.hash(content)
     this.keys[position] = key
+    this.index?.set(key, position)
     this.ats[position] = at
     this.lows[position] = this.low
     this.highs[position] = this.high
@@ -61,14 +67,29 @@ export class Remembered {
 
   private deleteAt(position: number): boolean {
     if (position === -1) return false
-    for (const column of [this.keys, this.ats, this.lows, this.highs]) column.splice(position, 1)
+    this.index?.delete(this.keys[position] as string)
+    this.moveLast(this.keys, position)
+    for (const column of [this.ats, this.lows, this.highs]) this.moveLast(column, position)
+    if (position < this.keys.length) this.index?.set(this.keys[position] as string, position)
     return true
   }
 
+  /** Takes the last of a column to a place that has become free. */
+  private moveLast<A>(column: Array<A>, position: number): void {
+    const last = column.pop() as A
+    if (position < column.length) column[position] = last
+  }
+
   private find(key: string): number {
-    const position = this.keys[this.next] === key ? this.next : this.keys.indexOf(key)
+    const position = this.keys[this.next] === key ? this.next : this.search(key)
     if (position !== -1) this.next = position + 1
     return position
+  }
+
+  private search(key: string): number {
+    if (this.keys.length <= maxScanned) return this.keys.indexOf(key)
+    this.index ??= new Map(this.keys.map((known, position) => [known, position]))
+    return this.index.get(key) ?? -1
   }
 
   /**

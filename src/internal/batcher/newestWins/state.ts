@@ -84,7 +84,7 @@ export class State<A> {
   // A getter may throw; by then the record has been counted, and that must stay right.
   readonly bytesOf = (record: A): number => {
     try {
-      return this.definition.bytes(record)
+      return this.definition.bytes(record) || 0
     } catch {
       return 0
     }
