@@ -1,5 +1,5 @@
 /**
- * 2,000 requests made from the OpenAPI document, right ones and wrong ones: none
+ * Requests made from the OpenAPI document, right ones and wrong ones: none
  * is answered with a 5xx or an answer that the document does not know, and
  * nothing is rejected without a handler.
  */
@@ -8,7 +8,7 @@ import * as Effect from "effect/Effect"
 import { agentIdOf } from "./support/Fakes.ts"
 import * as Server from "./support/Server.ts"
 
-const requests = 2_000
+const requests = Number(process.env["REQUESTS"] ?? 500)
 const seed = Number(process.env["SEED"] ?? 20_261_125)
 
 interface JsonSchema {

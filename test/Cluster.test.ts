@@ -45,7 +45,7 @@ describe("Cluster", () => {
   })
 
   it("loses nothing that was accepted and shows everywhere what the table holds", async () => {
-    const options = { seed: 1, replicas: 2, agents: 20, seconds: 4, rounds: 1 }
+    const options = { seed: 1, replicas: 2, agents: 20, seconds: 2, rounds: 1 }
     const verdict = await Effect.runPromise(run({ ...options, say: () => {} }))
     assert.deepStrictEqual(verdict.faults, [])
     assert.isAbove(verdict.accepted, 0)

@@ -39,8 +39,8 @@ describe.concurrent("Examples", () => {
   beforeAll(async () => {
     workspace = makeWorkspace([...controls, ...examples])
     diagnosticsOf = await workspace.compile()
-  })
-  afterAll(() => Promise.all([workspace[Symbol.asyncDispose](), databases[Symbol.asyncDispose]()]))
+  }, 120_000)
+  afterAll(() => Promise.all([workspace[Symbol.asyncDispose](), databases[Symbol.asyncDispose]()]), 60_000)
 
   for (const example of examples) {
     it(example.name, async () => {

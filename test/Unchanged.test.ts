@@ -221,6 +221,29 @@ describe("What was last written is forgotten", () => {
       yield* one.assertAccount({ pending: 0 })
     })
   )
+
+  it.effect("when another replica announces the agent, and what waited is announced if it is written", () =>
+    Effect.gen(function* () {
+      const shared = yield* makeWorld({ writeConcurrency: 2 })
+      const options = { interval, unchanged: "1 hour" } as const
+      const [one, two] = [yield* start(options, shared), yield* start(options, shared)]
+      yield* report(one, "X")
+      yield* TestClock.adjust(interval)
+      yield* TestClock.adjust(1_000)
+      // Collected before what comes to the other replica, and written after it.
+      yield* report(two, "Y")
+      yield* TestClock.adjust(1_000)
+      yield* report(one, "X")
+      yield* one.batcher.flush
+      yield* one.assertAccount({ written: 1, pending: 1 })
+      yield* two.batcher.flush
+      assert.strictEqual(shared.valueHeld(agent, "cpu"), "Y")
+      const announced = shared.published.length
+      yield* TestClock.adjust(interval)
+      assert.strictEqual(shared.valueHeld(agent, "cpu"), "X")
+      assert.isAbove(shared.published.length, announced)
+    })
+  )
 })
 
 describe("When another replica has written the same agent", () => {

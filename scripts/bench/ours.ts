@@ -18,7 +18,7 @@ type Service = MetadataBatcher.MetadataBatcher["Service"]
 export const noByteBound = { maxPendingBytes: 2 ** 40 }
 
 /** Nothing waits in the queue, and the store keeps up: the next stride is work, not a pile. */
-export const hasRoom = (batcher: Service) =>
+export const hasRoom = (batcher: Pick<Service, "accounting">) =>
   Effect.map(
     batcher.accounting,
     ({ inFlight, pending, queued }) => queued === 0 && pending + inFlight <= 2 * w1.batchSize

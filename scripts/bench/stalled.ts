@@ -10,7 +10,7 @@ import { noByteBound, using } from "./ours.ts"
 import { newOverOld, type Row } from "./report.ts"
 import { sampleIn, sampleRounds } from "./sample.ts"
 import { ratio, summarize } from "./statistics.ts"
-import { agentIds, factsPerReport, reportOf, stride, turn, w1 } from "./workload.ts"
+import { agentIds, epoch, factsPerReport, reportOf, stride, turn, w1 } from "./workload.ts"
 
 const agents = 10_000
 const keys = agents * factsPerReport
@@ -75,7 +75,7 @@ export const sample = async ({ seconds: duration, sources }: Input): Promise<Sam
     const adds: Array<number> = []
     const facts: Array<number> = []
     while (performance.now() < end) {
-      const now = Date.now()
+      const now = Date.now() - epoch
       const reports = Array.from({ length: stride }, () => {
         const report = reportOf(ids[next] as AgentId, round, now)
         next = (next + 1) % agents

@@ -33,6 +33,8 @@ export type Topic = "state" | "pulse" | "overview"
 export interface Watcher {
   readonly outbox: Outbox.Outbox
   readonly topics: ReadonlySet<Topic>
+  /** Its place among all, from 0 to 1; those who come one after the other are far apart. */
+  readonly phase: number
   readonly tokenId: string
   readonly expiresAt: number | undefined
 }
@@ -63,6 +65,17 @@ const alive = [Buffer.from(": alive\n\n")]
 /** Milliseconds until a client that lost the connection tries again. */
 const retryMs = 2_000
 
+// Its multiples fill the range from 0 to 1 evenly, however many there are.
+const goldenRatio = (Math.sqrt(5) - 1) / 2
+
+/**
+ * The place, from 0 to 1, of who joined after so many others.
+ *
+ * @category accessors
+ * @since 0.1.0
+ */
+export const phaseOf = (others: number): number => (others * goldenRatio) % 1
+
 /** So that those who are sent away together do not come back together. */
 const farewell = (): ReadonlyArray<Uint8Array> => [
   Buffer.from(`retry: ${500 + Math.floor(Math.random() * 2_000)}\n`),
@@ -85,6 +98,7 @@ export const make = Effect.fnUntraced(function* ({
   const watchers = new Set<Watcher>()
   const perToken = new Map<string, number>()
 
+  let joined = 0
   let areDismissed = false
 
   const sendAway = (watcher: Watcher) => {
@@ -130,7 +144,8 @@ export const make = Effect.fnUntraced(function* ({
   return Watchers.of({
     join: (topics) =>
       Effect.flatMap(Caller, ({ expiresAt, tokenId }) => {
-        const watcher = { outbox: Outbox.make(), topics: new Set(topics), tokenId, expiresAt }
+        const phase = phaseOf(joined++)
+        const watcher = { outbox: Outbox.make(), topics: new Set(topics), phase, tokenId, expiresAt }
         return Effect.acquireRelease(
           Effect.as(
             Effect.suspend(() => admit(watcher)),

@@ -16,6 +16,7 @@ import { Api, maxAgentsPerWatch } from "../Api.ts"
 import { BadRequest, Unavailable } from "../api/Errors.ts"
 import { splitKeys, toFact } from "./Agents.ts"
 import { Overview } from "./Overview.ts"
+import * as Pace from "./Pace.ts"
 import { Pulses } from "./Pulses.ts"
 import type { Settings } from "./Settings.ts"
 import { State } from "./State.ts"
@@ -58,7 +59,8 @@ interface Wanted {
 
 const watchFacts = Effect.fnUntraced(function* ({ agentIds, intervalMs, keys, lastEventId }: Wanted) {
   const { watch } = yield* MetadataWatcher
-  const watcher = yield* (yield* Watchers).join(["state"])
+  const watchers = yield* Watchers
+  const watcher = yield* watchers.join(["state"])
   const { outbox } = watcher
   const state = yield* State
   state.tell(watcher)
@@ -88,14 +90,10 @@ const watchFacts = Effect.fnUntraced(function* ({ agentIds, intervalMs, keys, la
   }
 
   for (const agentId of agentIds) {
+    const pace = yield* Pace.make({ intervalMs, phase: watcher.phase, watchers: watchers.count })
     // The view is the newest at the time it is taken: pausing between two leaves nothing old behind.
     yield* watch(agentId, { keys }).pipe(
-      Stream.runForEach((view) =>
-        Effect.andThen(
-          Effect.sync(() => see(view)),
-          Effect.sleep(intervalMs)
-        )
-      ),
+      Stream.runForEach((view) => pace(Effect.sync(() => see(view)))),
       Effect.forkScoped
     )
   }

@@ -1,7 +1,9 @@
 import { heldOf } from "../batch.ts"
 import type { Held } from "../held.ts"
+import { merge } from "./fold.ts"
+import type { Group } from "./group.ts"
 import { giveUpRefused } from "./refused.ts"
-import { takeRestingOut, wakeGroup } from "./resting.ts"
+import { takeRestingOut } from "./resting.ts"
 import type { State } from "./state.ts"
 
 /** Gives up what waits of a group. */
@@ -40,10 +42,20 @@ export const forgetWritten = <A>(state: State<A>, id: string | undefined): void 
     if (group === undefined) continue
     state.rememberedCount -= group.written?.size ?? 0
     group.written = undefined
-    wakeGroup(state, group, Number.POSITIVE_INFINITY)
-    // What only said again what was written may be news now.
-    if (group.woken !== undefined) group.woken = { ...group.woken, quiet: false }
+    for (const held of [group.resting, group.woken]) if (held !== undefined) makeNews(state, group, held)
   }
+}
+
+/** What the store holds may be something else by now: these records wait as any others, and are announced. */
+const makeNews = <A>(state: State<A>, group: Group<A>, held: Held<A>): void => {
+  const { account } = state.environment
+  const { records, since, spans } = held
+  takeRestingOut(state, group, held)
+  account.pending -= records.length
+  account.bytes -= held.bytes
+  records.forEach((record, likely) => {
+    merge(state, group, { record, likely, since, spans, isLater: true })
+  })
 }
 
 /** Gives up everything: the batcher has closed. */

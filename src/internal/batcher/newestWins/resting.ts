@@ -181,7 +181,7 @@ export const wakeDue = <A>(state: State<A>): void => {
 }
 
 /** Wakes those of a group's resting records that were last written at that time or before. */
-export const wakeGroup = <A>(state: State<A>, group: Group<A>, writtenBefore: number): void => {
+const wakeGroup = <A>(state: State<A>, group: Group<A>, writtenBefore: number): void => {
   const { resting, written } = group
   if (resting === undefined) return
   const due: Array<A> = []
