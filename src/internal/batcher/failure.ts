@@ -26,3 +26,12 @@ export const printable = (name: unknown): string => {
     return "not a string"
   }
 }
+
+/** What a user's function says of a record; a getter of the record may throw. */
+export const attempt = <A>(ask: () => A, orElse: A): A => {
+  try {
+    return ask()
+  } catch {
+    return orElse
+  }
+}

@@ -18,19 +18,17 @@ import {
   writtenGroups
 } from "./batch.ts"
 import type { Definition } from "./definition.ts"
-import { failureOf, printable } from "./failure.ts"
+import { attempt, failureOf } from "./failure.ts"
 import { begin, type FlushSpan } from "./flushSpan.ts"
 import type { Health } from "./health.ts"
 import type { Meters } from "./meters.ts"
 import type { Flushed, Reason } from "./models.ts"
 import type { Resolved } from "./options.ts"
+import * as OutcomeLog from "./outcomeLog.ts"
 import type { Phase } from "./phase.ts"
 import { type Failure, writeBatch } from "./search.ts"
 import * as StatementSize from "./statementSize.ts"
 import type { WriteResult } from "./writeResult.ts"
-
-/** How many refused rows a log line names. */
-const maxNamed = 10
 
 /** A batch whose rows are where the store's answer puts them. The announcer takes it from here. */
 export interface Settled {
@@ -76,9 +74,7 @@ export const make = <A>(environment: WriterEnvironment<A>): Writer => {
   const { account, accumulator, clock, definition, health, meters, name, options } = environment
   const permits = Semaphore.makeUnsafe(options.writeConcurrency)
   const statementSize = StatementSize.make(options.maxBatchSize)
-  const refusedLog = throttledLog.make(clock)
-  const failedLog = throttledLog.make(clock)
-  const sizeLog = throttledLog.make(clock)
+  const linesOf = OutcomeLog.make({ definition, options, health, statementSize, clock })
   const underWay = new Set<Deferred.Deferred<Flushed>>()
   const listeners = new Set<(tally: Flushed) => void>()
   const isLast = () => accumulator.ready() === 0 && underWay.size < 2
@@ -195,35 +191,6 @@ export const make = <A>(environment: WriterEnvironment<A>): Writer => {
     ...(outcome.failure && { "error.type": labels[failureOf(outcome.failure).kind] })
   })
 
-  /** What there is to say of an outcome, as log lines; nothing of it for a batch that was simply written. */
-  const linesOf = (batch: Batch<A>, outcome: Outcome): ReadonlyArray<Effect.Effect<void>> => {
-    const { failed, failure, refused } = outcome
-    const lines: Array<Effect.Effect<void>> = []
-    if (refused.length > 0 && batch.retried === undefined) {
-      const rows = refused.slice(0, maxNamed).map(({ position, why }) => ({
-        agent: printable(batch.groups[position]),
-        key: printable(
-          attempt(() => definition.accumulate.key(batch.records[position] as A), "not a string")
-        ),
-        why
-      }))
-      const message = (count: number) => `the store refused ${count} rows; they are tried again apart`
-      lines.push(refusedLog(refused.length, message, { rows }))
-    }
-    if (failed.length > 0) {
-      const message = (count: number) => `discarded ${count} rows: ${failure?.message}`
-      lines.push(failedLog(failed.length, message, {}))
-    }
-    if (failure === undefined) lines.push(health.succeeded())
-    else if (options.onWriteFailure === "requeue") lines.push(health.failed(failure))
-    if (statementSize.isReduced() && failure === undefined) {
-      const rows = statementSize.rows()
-      const message = () => `statements were too much for the store: at most ${rows} rows each for a while`
-      lines.push(sizeLog(1, message, { rows }))
-    }
-    return lines
-  }
-
   const run = Effect.fnUntraced(function* (batch: Batch<A>, reason: Reason, startedAt: number) {
     const span = yield* beginSpan(batch, reason)
     return yield* Effect.onInterrupt(runUnder(span, batch, reason, startedAt), () =>
@@ -308,15 +275,6 @@ class NoAnswer extends Error {}
 
 const isFailure = (error: unknown): error is Failure =>
   typeof error === "object" && error !== null && "kind" in error && "error" in error
-
-/** What a user's function says of a record; a getter of the record may throw. */
-const attempt = <B>(ask: () => B, orElse: B): B => {
-  try {
-    return ask()
-  } catch {
-    return orElse
-  }
-}
 
 const pick = <B>(values: ReadonlyArray<B>, positions: ReadonlyArray<number>): ReadonlyArray<B> =>
   positions.map((position) => values[position] as B)
