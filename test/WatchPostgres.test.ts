@@ -11,18 +11,21 @@ import * as Postgres from "./support/Postgres.ts"
 const statement = Effect.gen(function* () {
   const sql = yield* PgClient.PgClient
   const sent: Array<string> = []
+  const reserve = Effect.map(sql.reserve, (connection): typeof connection =>
+    Object.assign(Object.create(connection), {
+      executeRaw: (text: string, parameters: ReadonlyArray<unknown>) => {
+        sent.push(text)
+        return connection.executeRaw(text, parameters)
+      }
+    })
+  )
   const recording = new Proxy(sql, {
-    get: (target, name) =>
-      name === "unsafe"
-        ? (...[text, parameters]: Parameters<PgClient.PgClient["unsafe"]>) => {
-            sent.push(text)
-            return target.unsafe(text, parameters)
-          }
-        : Reflect.get(target, name)
+    get: (target, name) => (name === "reserve" ? reserve : Reflect.get(target, name))
   })
   const store = yield* Effect.provideService(PgStore.make(), PgClient.PgClient, recording)
   yield* store.metadataOf([makeAgentId()])
-  return sent.join("")
+  // The store looks at its table as well.
+  return sent.filter((text) => text.includes("ANY ($1::uuid[])")).join("")
 })
 
 layer(Postgres.layer, { excludeTestServices: true, timeout: "60 seconds" })("Watching PostgreSQL", (it) => {
@@ -50,13 +53,13 @@ layer(Postgres.layer, { excludeTestServices: true, timeout: "60 seconds" })("Wat
       yield* sql`ANALYZE workspace_agent_metadata`
       const text = yield* statement
       const connection = yield* sql.reserve
-      yield* connection.executeRaw(`PREPARE read (uuid[], text[]) AS ${text}`, [])
+      yield* connection.executeRaw(`PREPARE read (uuid[]) AS ${text}`, [])
       for (const mode of ["force_custom_plan", "force_generic_plan"]) {
         yield* connection.executeRaw(`SET plan_cache_mode = ${mode}`, [])
         for (const count of [1, 10_000]) {
           const ids = `'{${agentIds.slice(0, count).join(",")}}'`
           const plan = JSON.stringify(
-            yield* connection.execute(`EXPLAIN (FORMAT JSON) EXECUTE read(${ids}, NULL)`, [], undefined)
+            yield* connection.execute(`EXPLAIN (FORMAT JSON) EXECUTE read(${ids})`, [], undefined)
           )
           assert.match(plan, /"Index Name":\s*"workspace_agent_metadata_pkey"/, `${mode}, ${count} agents`)
           assert.notInclude(plan, "Seq Scan")
