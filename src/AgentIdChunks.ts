@@ -4,7 +4,7 @@
  * Each agent id is the 16 bytes of its UUID in base64 (standard alphabet, no
  * padding), 22 characters. A payload is up to 363 of them with nothing in
  * between, which is as many as one PostgreSQL `NOTIFY` carries. It is the
- * encoding of Coder's `metadatabatcher` (Go's `base64.RawStdEncoding`), so
+ * encoding of `metadatabatcher` in Coder 2.31 (Go's `base64.RawStdEncoding`), so
  * either side reads what the other publishes.
  *
  * **Example** (Publishing agent ids and reading them back)
@@ -25,6 +25,7 @@
  *
  * @since 0.1.0
  */
+
 import * as Base64 from "effect/encoding/Base64"
 import * as Hex from "effect/encoding/Hex"
 import * as Result from "effect/Result"

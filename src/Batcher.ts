@@ -3,204 +3,95 @@
  * write at a time.
  *
  * `MetadataBatcher` and `StatsBatcher` are two instances of it. Use it directly
- * for records of your own: say how they accumulate (`Accumulator`) and how a
- * batch is written.
+ * for records of your own: say how they wait between two writes (`newestWins`
+ * or `appendOnly`) and how a batch of them is written.
  *
  * ```
- * offerUnsafe → Queue.dropping → collector fiber → Accumulator
- *                                                    ↓ capacity | scheduled | manual | shutdown
- *                                   written ← write (all or nothing) → failed: back into the Accumulator
+ * add → queue → accumulator → one batch → write → announce
+ *                    ↑                      ↓
+ *                    └── what was not written
  * ```
  *
  * **Details**
  *
- * - Offers are bounded by `capacity` records in the queue; what does not fit is
- *   dropped and counted. The accumulator is bounded by `maxPending`.
- * - The collector goes on folding while a write is under way or failing.
- * - A write that fails for a reason that can pass is retried with an
- *   exponential, jittered delay capped at `interval`, one attempt at a time,
- *   and logged once per change of state. There is no circuit breaker beside it:
- *   one attempt at a time under a capped backoff is what an open circuit with
- *   a probe would give.
- * - Rows the store rejects are found and discarded; the others are written.
- * - When the scope closes, the queue is drained and everything written, within
- *   `shutdownTimeout`.
+ * - Adding never waits and never fails. What there is no room for is dropped and
+ *   counted; `maxPending` and `maxPendingBytes` bound what is kept.
+ * - A batch is written once it is full, after `interval`, when `flush` is called
+ *   and when the scope closes.
+ * - While the store is away everything is kept. A write that failed is retried
+ *   with a growing, jittered pause that stays below `interval`.
+ * - A record that the store refuses is found by halving. It waits apart and is
+ *   tried again; all the others are written.
+ * - When the scope closes, everything is written, within `shutdownTimeout`.
+ *
+ * **Example** (An append-only audit log)
+ *
+ * ```ts
+ * import * as assert from "node:assert/strict"
+ * import { Batcher } from "effect-metadata-batcher"
+ * import * as Effect from "effect/Effect"
+ *
+ * interface Entry { readonly user: string; readonly action: string }
+ * const table: Array<Entry> = []
+ *
+ * const program = Effect.gen(function* () {
+ *   const log = yield* Batcher.make<Entry>({
+ *     name: "AuditLog",
+ *     accumulate: Batcher.appendOnly(),
+ *     write: (entries) => Effect.sync(() => void table.push(...entries))
+ *   })
+ *   yield* log.add({ user: "ada", action: "sign in" })
+ *   yield* log.add({ user: "ada", action: "delete" })
+ *   const { written } = yield* log.flush
+ *   assert.equal(written, 2)
+ * })
+ *
+ * await Effect.runPromise(Effect.scoped(program))
+ * assert.deepEqual(table.map(({ action }) => action), ["sign in", "delete"])
+ * ```
+ *
+ * **Example** (The newest state of each device)
+ *
+ * ```ts
+ * import * as assert from "node:assert/strict"
+ * import { Batcher } from "effect-metadata-batcher"
+ * import * as Effect from "effect/Effect"
+ *
+ * interface State { readonly device: string; readonly name: string; readonly value: number; readonly at: number }
+ * const table = new Map<string, number>()
+ *
+ * const program = Effect.gen(function* () {
+ *   const states = yield* Batcher.make<State>({
+ *     name: "DeviceStates",
+ *     accumulate: Batcher.newestWins({ group: (s) => s.device, key: (s) => s.name, time: (s) => s.at }),
+ *     write: (batch) => Effect.sync(() => batch.forEach((s) => table.set(`${s.device} ${s.name}`, s.value)))
+ *   })
+ *   yield* states.add({ device: "boiler", name: "celsius", value: 61, at: 2 })
+ *   yield* states.add({ device: "boiler", name: "celsius", value: 60, at: 1 })
+ *   const { written } = yield* states.flush
+ *   assert.equal(written, 1)
+ * })
+ *
+ * await Effect.runPromise(Effect.scoped(program))
+ * assert.equal(table.get("boiler celsius"), 61)
+ * ```
  *
  * @since 0.1.0
  */
-import type * as Duration from "effect/Duration"
-import type * as Effect from "effect/Effect"
-import * as Schema from "effect/Schema"
-import type * as Tracer from "effect/Tracer"
-import type { PubsubError } from "./Pubsub.ts"
-import type { StoreError } from "./Store.ts"
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import type { Definition } from "./internal/batcher/definition.ts"
+import * as Engine from "./internal/batcher/engine.ts"
+import { sampledSpan } from "./internal/batcher/flushSpan.ts"
+import type { Accounting, Flushed, Status } from "./internal/batcher/models.ts"
+import type { InvalidOptionError } from "./internal/options.ts"
 
-export { make } from "./internal/engine.ts"
-
-/**
- * Why a flush happened: enough rows for a batch, the interval's end, the
- * scope's close, or a call of `flush`.
- *
- * @category models
- * @since 0.1.0
- */
-export type Reason = "capacity" | "scheduled" | "shutdown" | "manual"
-
-/**
- * Where every record that was ever offered is now. At any instant
- * `offered = dropped + queued + superseded + pending + inFlight + written + discarded`.
- *
- * @category models
- * @since 0.1.0
- */
-export interface Accounting {
-  readonly offered: number
-  /** Not taken: the queue was full, `maxPending` reached, or the batcher closed. */
-  readonly dropped: number
-  readonly queued: number
-  /** Replaced by a newer record before a write, or older than the one held. */
-  readonly superseded: number
-  readonly pending: number
-  readonly inFlight: number
-  readonly written: number
-  /** Taken and given up: rejected by the store, evicted, or unwritten at the end. */
-  readonly discarded: number
-}
-
-/**
- * The account as an accumulator moves records in it.
- *
- * @category models
- * @since 0.1.0
- */
-export type Ledger = { -readonly [Place in keyof Accounting]: number }
-
-/**
- * One offer: `size` records travelling through the queue together.
- *
- * @category models
- * @since 0.1.0
- */
-export interface Message {
-  readonly size: number
-  /** When it was added, in milliseconds since the epoch. The engine sets it, reading the clock once per turn of the event loop. */
-  addedAt: number
-  /** The span of the caller who added it, if that is sampled. While the message waits, the engine keeps no more than its ids. */
-  span: Tracer.AnySpan | undefined
-}
-
-/**
- * One record of a batch, with the message that brought it.
- *
- * @category models
- * @since 0.1.0
- */
-export interface Row<out M extends Message> {
-  readonly origin: M
-}
-
-/**
- * How records accumulate between two writes.
- *
- * **Details**
- *
- * Each operation is one synchronous step (a `Ref` update) that also moves its
- * records in the ledger, so that no record is ever between two places:
- *
- * - `fold`: every record of every message goes to `pending`, `superseded`,
- *   `dropped` or `discarded`; the engine has taken it from `queued`.
- * - `take`: at most `max` rows, the longest waiting first, from `pending` to
- *   `inFlight`.
- * - `restore`: rows whose write failed, from `inFlight` to `pending`, or to
- *   `superseded` where a newer record has come since.
- *
- * @category models
- * @since 0.1.0
- */
-export interface Accumulator<in M, in out R> {
-  readonly fold: (next: () => M | undefined) => Effect.Effect<void>
-  readonly take: (max: number) => Effect.Effect<ReadonlyArray<R>>
-  readonly restore: (rows: ReadonlyArray<R>) => Effect.Effect<void>
-  /** When the longest waiting row was added, those in a write among them; read at scrape time. */
-  readonly oldest: (writing: Iterable<R>) => number | undefined
-}
-
-/**
- * Settings shared by every batcher. Each is checked when the batcher is made;
- * nonsense is an `InvalidOptionError`.
- *
- * @category models
- * @since 0.1.0
- */
-export interface Options {
-  /** Rows per write. Default 500 (statistics: 1,024), as in the original. */
-  readonly maxBatchSize?: number | undefined
-  /** Time between scheduled flushes. Default 5 seconds (statistics: 1 second), as in the original. */
-  readonly interval?: Duration.Input | undefined
-  /** Records the queue holds. Default 5 × `maxBatchSize`, as in the original; at least `maxBatchSize`. */
-  readonly capacity?: number | undefined
-  /** Distinct keys (statistics: rows) waiting or being written. Default 50,000; at least `maxBatchSize`. */
-  readonly maxPending?: number | undefined
-  /** How long the close of the scope may take to write what is left. Default 15 seconds, as in the original. */
-  readonly shutdownTimeout?: Duration.Input | undefined
-  /** After this a write counts as failed, its outcome unknown. Default 30 seconds; 0 turns it off. */
-  readonly writeTimeout?: Duration.Input | undefined
-  /** Writes under way at once. Default 1. The guard in SQL keeps newest-wins with more. */
-  readonly writeConcurrency?: number | undefined
-  /**
-   * What becomes of a batch whose write failed for a reason that can pass:
-   * `"requeue"` (default) keeps and retries it, `"discard"` counts and forgets
-   * it, as the original does.
-   */
-  readonly onWriteFailure?: "requeue" | "discard" | undefined
-  /**
-   * Prefix of the metric names. Default `"agentapi"`; Coder's dashboards use
-   * `"coderd_agentapi"`. Of two batchers of one kind in a process each needs its
-   * own: under one prefix counters add up, but gauges show the later one.
-   */
-  readonly metricsPrefix?: string | undefined
-}
-
-/**
- * What makes a batcher out of the engine.
- *
- * @category models
- * @since 0.1.0
- */
-export interface Definition<M extends Message, R extends Row<M>> {
-  /** Names spans and annotates logs, for example `"MetadataBatcher"`. */
-  readonly name: string
-  /** Names metrics: `{metricsPrefix}_{kind}_…`. */
-  readonly kind: string
-  readonly options?: Options | undefined
-  readonly defaults: {
-    readonly maxBatchSize: number
-    readonly interval: Duration.Input
-    /** The share of `maxBatchSize` at which a flush is due before its time. */
-    readonly flushAtShare: number
-    readonly batchSizeBoundaries?: ReadonlyArray<number> | undefined
-  }
-  readonly accumulator: (ledger: Ledger, maxPending: number) => Effect.Effect<Accumulator<M, R>>
-  /** Writes all rows or none. Must be safe to run again with the same rows. */
-  readonly write: (rows: ReadonlyArray<R>) => Effect.Effect<void, StoreError>
-  /** Tells others whose rows were written: once per flush, after its rows are committed. */
-  readonly notification?:
-    | {
-        /** Where it is published, for spans. */
-        readonly channel: string
-        readonly encode: (agents: ReadonlyArray<string>) => ReadonlyArray<string>
-        readonly publish: (payloads: ReadonlyArray<string>) => Effect.Effect<void, PubsubError>
-      }
-    | undefined
-  /** The first `size` records of a message of which the queue has no room for all. */
-  readonly truncate: (message: M, size: number) => M
-  /** The agent a message came from. */
-  readonly agentOf: (message: M) => string
-  /** What tells a row from the others of its agent, for logs: never its value. */
-  readonly keyOf: (row: R) => string
-  /** Whether a key comes again with a later record. Default `true`; rows that were refused are then written apart. */
-  readonly keysRecur?: boolean | undefined
-}
+export { appendOnly, newestWins } from "./internal/batcher/accumulate.ts"
+export type { Accumulate } from "./internal/batcher/accumulator.ts"
+export type { Announce, Definition } from "./internal/batcher/definition.ts"
+export type { Accounting, Discarded, Flushed, Options, Reason, Status } from "./internal/batcher/models.ts"
+export { allChanged, type Refusal, type WriteResult } from "./internal/batcher/writeResult.ts"
+export { InvalidOptionError } from "./internal/options.ts"
 
 /**
  * A running batcher.
@@ -208,33 +99,54 @@ export interface Definition<M extends Message, R extends Row<M>> {
  * @category models
  * @since 0.1.0
  */
-export interface Batcher<in M> {
-  /** Queues what there is room for and says how many records that was. Never waits, never fails. */
-  readonly offerUnsafe: (message: M) => number
+export interface Batcher<in A> {
+  /** Adds a record. Never waits and never fails: what there is no room for is dropped, counted and warned about. */
+  readonly add: (record: A) => Effect.Effect<void>
+  /** `add` outside of Effect: synchronous, and says whether the record was taken. */
+  readonly addUnsafe: (record: A) => boolean
+  /** Gives up what waits of a group, and returns once no write under way holds any of it. */
+  readonly forget: (group: string) => Effect.Effect<void>
   /**
-   * Writes everything accepted so far, whatever the interval. Returns when all
-   * of it is written, or accounted for: discarded, or back in `pending` because
-   * the store is unavailable or has refused too many rows to search for at once.
+   * Writes all that was accepted so far, whatever the interval, and says what
+   * became of it. During an outage it waits for the next attempt. Whoever calls
+   * while a flush is under way shares the next one.
    */
-  readonly flush: Effect.Effect<void>
+  readonly flush: Effect.Effect<Flushed>
+  /** Where every record that was ever offered is now; also after the batcher has closed. */
   readonly accounting: Effect.Effect<Accounting>
+  /** Whether the store takes writes, and since when it does not. */
+  readonly status: Effect.Effect<Status>
 }
 
 /**
- * An option no batcher can run with.
+ * Makes a batcher that runs until the scope closes, and then writes what is
+ * left.
  *
- * @category errors
+ * @category constructors
  * @since 0.1.0
  */
-export class InvalidOptionError extends Schema.Error<InvalidOptionError>(
-  "effect-metadata-batcher/Batcher/InvalidOptionError"
-)({
-  _tag: Schema.tag("InvalidOptionError"),
-  option: Schema.String,
-  expected: Schema.String,
-  actual: Schema.String
-}) {
-  override get message(): string {
-    return `option "${this.option}" must be ${this.expected}, got ${this.actual}`
-  }
-}
+export const make = <A>(
+  definition: Definition<A>
+): Effect.Effect<Batcher<A>, InvalidOptionError, Scope.Scope> =>
+  Effect.map(Engine.make(definition), (engine) => {
+    const { group } = definition.accumulate
+    const groupOf = (record: A): string => {
+      try {
+        return group(record)
+      } catch {
+        // Whatever this was, it has no group: the engine drops and counts it.
+        return undefined as unknown as string
+      }
+    }
+    return {
+      add: (record) =>
+        Effect.withFiberSucceed(
+          (fiber) => void engine.offerUnsafe(groupOf(record), [record], sampledSpan(fiber))
+        ),
+      addUnsafe: (record) => engine.offerUnsafe(groupOf(record), [record], undefined) === 1,
+      forget: engine.forget,
+      flush: engine.flush,
+      accounting: engine.accounting,
+      status: engine.status
+    }
+  })

@@ -1,10 +1,10 @@
 /**
  * The metrics of a batcher, as handles.
  *
- * Names and buckets are those of Coder's `metadatabatcher`, so that dashboards
- * made for it work with the prefix `coderd_agentapi`; the metrics below
- * `publishErrors` are this library's own. The batcher updates them; read them
- * through an exporter, or with `Metric.value` in a test.
+ * The first seven, up to `publishErrors`, have the names and buckets of
+ * `metadatabatcher` in Coder 2.31, so that dashboards made for it work with the
+ * prefix `coderd_agentapi`. The others are this library's own. The batcher
+ * updates them; read them through an exporter, or with `Metric.value` in a test.
  *
  * No agent id and no key is ever a label: the number of series is fixed.
  *
@@ -79,8 +79,12 @@ export interface BatcherMetrics {
   readonly publishErrors: Metric.Counter<number>
   /** Taken, then replaced by a newer one before a write. */
   readonly superseded: Metric.Counter<number>
-  /** Taken, then given up: rejected by the store, or unwritten at the end. */
+  /** Said what was last written, and replaced by a later one before its turn. */
+  readonly unchanged: Metric.Counter<number>
+  /** Taken, then given up: refused for too long, evicted, without a row to update, or unwritten at the end. */
   readonly discarded: Metric.Counter<number>
+  /** Dated too far ahead of the clock, and counted as collected when they were added. */
+  readonly dated: Metric.Counter<number>
   /** Failed statements, by `reason`: `Unavailable`, `Rejected`, `Canceled`. */
   readonly writeFailures: Metric.Counter<number>
   /** In the queue now. */
@@ -89,6 +93,12 @@ export interface BatcherMetrics {
   readonly pending: Metric.Gauge<number>
   /** In a write now. */
   readonly inFlight: Metric.Gauge<number>
+  /** Refused by the store, waiting to be tried again. */
+  readonly refused: Metric.Gauge<number>
+  /** Bytes of all that waits. */
+  readonly pendingBytes: Metric.Gauge<number>
+  /** Agents whose rows are written and of whom nobody could be told yet. */
+  readonly unannounced: Metric.Gauge<number>
   /** Seconds for which the longest waiting key has not been written, though updated or tried meanwhile; 0 when none waits. */
   readonly oldestPendingAge: Metric.Gauge<number>
 }
@@ -146,11 +156,20 @@ export const make = (options: {
       "Notifications that could not be published"
     ),
     superseded: counter("superseded_total", row, "Replaced by a newer one before a write"),
+    unchanged: counter("unchanged_total", row, "Said what was last written, and replaced before its turn"),
     discarded: counter("discarded_total", row, "Given up after having been taken"),
+    dated: counter(
+      "dated_ahead_total",
+      row,
+      "Dated too far ahead of the clock, counted as collected when added"
+    ),
     writeFailures: counter("write_failures_total", "{statement}", "Failed statements"),
     queueDepth: gauge("queue_depth", row, "In the queue now"),
     pending: gauge("pending_keys", row, "Waiting for a write now"),
     inFlight: gauge("in_flight", row, "In a write now"),
+    refused: gauge("refused_keys", row, "Refused by the store, waiting to be tried again"),
+    pendingBytes: gauge("pending_bytes", "By", "Bytes of all that waits"),
+    unannounced: gauge("unannounced_agents", "{agent}", "Written, and nobody could be told yet"),
     oldestPendingAge: gauge("oldest_pending_age_seconds", "s", "Seconds the longest waiting row has waited")
   }
 }

@@ -21,7 +21,7 @@ import { AgentId } from "./AgentId.ts"
  *   at most 65,535 characters in PostgreSQL.
  * - `collectedAt` decides which of two facts under one key is newer.
  *
- * The lengths are those of Coder's `workspace_agent_metadata` table.
+ * The lengths are those of the table `workspace_agent_metadata` in Coder 2.31.
  *
  * @category models
  * @since 0.1.0
@@ -71,3 +71,25 @@ export const AgentMetadata = Schema.Struct({
  * @since 0.1.0
  */
 export interface AgentMetadata extends Schema.Schema.Type<typeof AgentMetadata> {}
+
+/**
+ * What a store holds for one agent, in numbers.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export const AgentSummary = Schema.Struct({
+  agentId: AgentId,
+  /** How many facts the agent has, at least 1. */
+  facts: Schema.Number,
+  /** How many of them have an `error` that is not `""`. */
+  errors: Schema.Number,
+  /** The time of the newest fact. */
+  lastCollectedAt: Schema.DateTimeUtc
+})
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export interface AgentSummary extends Schema.Schema.Type<typeof AgentSummary> {}

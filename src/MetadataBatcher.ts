@@ -38,7 +38,7 @@
  */
 import * as Config from "effect/Config"
 import * as Context from "effect/Context"
-import type * as DateTime from "effect/DateTime"
+import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
@@ -47,15 +47,18 @@ import type * as Tracer from "effect/Tracer"
 import type { AgentId } from "./AgentId.ts"
 import * as AgentIdChunks from "./AgentIdChunks.ts"
 import * as Batcher from "./Batcher.ts"
-import { sampledSpan } from "./internal/flushSpan.ts"
-import * as newestWins from "./internal/newestWins.ts"
+import { withoutCaller } from "./internal/background.ts"
+import * as Engine from "./internal/batcher/engine.ts"
+import { sampledSpan } from "./internal/batcher/flushSpan.ts"
+import { isTooLong, maxKeyLength, maxTextLength } from "./internal/metadata/limits.ts"
+import { forgetWhatOthersWrite } from "./internal/metadata/others.ts"
 import type { Metadata, MetadataBatch } from "./Metadata.ts"
 import { Pubsub } from "./Pubsub.ts"
 import { Store } from "./Store.ts"
 
 /**
- * The channel on which changed agents are announced, as `AgentIdChunks`. The
- * original's name, so that both understand each other.
+ * The channel on which changed agents are announced, as `AgentIdChunks`. Coder
+ * 2.31 uses the same name and encoding, so that both understand each other.
  *
  * @category constants
  * @since 0.1.0
@@ -63,12 +66,64 @@ import { Store } from "./Store.ts"
 export const metadataBatchChannel = "workspace_agent_metadata_batch"
 
 /**
- * Settings of a `MetadataBatcher`; see `Batcher.Options` for each one.
+ * Settings of a `MetadataBatcher`; see `Batcher.Options` for each of the others.
  *
  * @category models
  * @since 0.1.0
  */
-export interface Options extends Batcher.Options {}
+export interface Options extends Batcher.Options {
+  /** The channel on which changed agents are announced. Default `metadataBatchChannel`. */
+  readonly channel?: string | undefined
+  /**
+   * Is given the facts that are given up, in batches of at most 500: the place
+   * for a dead letter table. It never holds up a write; of more than `maxPending`
+   * facts waiting for it the oldest are left out, and a warning says how many.
+   *
+   * **Example** (Keeping what could not be written)
+   *
+   * ```ts
+   * import * as assert from "node:assert/strict"
+   * import { AgentId, MetadataBatcher, Pubsub, Store } from "effect-metadata-batcher"
+   * import * as DateTime from "effect/DateTime"
+   * import * as Effect from "effect/Effect"
+   * import * as Layer from "effect/Layer"
+   *
+   * const deadLetters: Array<MetadataBatcher.DiscardedFact> = []
+   *
+   * const Batcher = MetadataBatcher.layer({
+   *   onDiscarded: (facts) => Effect.sync(() => void deadLetters.push(...facts))
+   * }).pipe(Layer.provide([Store.layerMemory, Pubsub.layerMemory]))
+   *
+   * const program = Effect.gen(function* () {
+   *   const batcher = yield* MetadataBatcher.MetadataBatcher
+   *   const agentId = AgentId.AgentId.make("3f2504e0-4f89-41d3-9a0c-0305e82c3301")
+   *   // No store takes a NUL byte.
+   *   yield* batcher.add(agentId, [{ key: "cpu", value: "\0", error: "", collectedAt: yield* DateTime.now }])
+   *   const { refused } = yield* batcher.flush
+   *   assert.equal(refused, 1)
+   * })
+   *
+   * await Effect.runPromise(Effect.provide(program, Batcher))
+   * assert.deepEqual(deadLetters.map(({ fact }) => fact.key), ["cpu"])
+   * ```
+   */
+  readonly onDiscarded?: ((facts: ReadonlyArray<DiscardedFact>) => Effect.Effect<void>) | undefined
+}
+
+/**
+ * A fact that was taken and is given up, with the reason. `Batcher.Discarded`
+ * says what each reason means.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface DiscardedFact {
+  readonly agentId: AgentId
+  readonly fact: Metadata
+  readonly reason: Batcher.Discarded<Metadata>["reason"]
+  /** What the store said, without values; empty where it said nothing. */
+  readonly why: string
+}
 
 /**
  * The batcher of agent metadata.
@@ -87,22 +142,35 @@ export class MetadataBatcher extends Context.Service<
     readonly add: (agentId: AgentId, facts: ReadonlyArray<Metadata>) => Effect.Effect<void>
     /**
      * `add` outside of Effect, for hot paths: synchronous, and gives back how
-     * many of the facts were queued.
+     * many of the facts were taken. Given the caller's span, the flush that
+     * writes them links to it.
      */
-    readonly addUnsafe: (agentId: AgentId, facts: ReadonlyArray<Metadata>) => number
+    readonly addUnsafe: (
+      agentId: AgentId,
+      facts: ReadonlyArray<Metadata>,
+      span?: Tracer.AnySpan | undefined
+    ) => number
     /**
      * Adds facts given as parallel arrays. Arrays of unequal length are an
      * `InvalidAddError`, and nothing is added.
      */
     readonly addColumns: (agentId: AgentId, columns: Columns) => Effect.Effect<void, InvalidAddError>
     /**
-     * Writes everything accepted so far. Returns when all of it is written, or
-     * accounted for: discarded, or back in `pending` because the store is
-     * unavailable or has refused too many rows to search for at once.
+     * Gives up what waits of an agent, one that is being deleted for instance,
+     * and returns once no write under way holds any of it. From then on nothing
+     * of it is written until it reports again.
      */
-    readonly flush: Effect.Effect<void>
+    readonly forget: (agentId: AgentId) => Effect.Effect<void>
+    /**
+     * Writes all that was accepted so far, whatever the interval, and says what
+     * became of it. During an outage it waits for the next attempt. Whoever
+     * calls while a flush is under way shares the next one.
+     */
+    readonly flush: Effect.Effect<Batcher.Flushed>
     /** Where every fact that was ever offered is now; also after the batcher has closed. */
     readonly accounting: Effect.Effect<Batcher.Accounting>
+    /** Whether the store takes writes, and since when it does not. */
+    readonly status: Effect.Effect<Batcher.Status>
   }
 >()("effect-metadata-batcher/MetadataBatcher") {}
 
@@ -147,45 +215,47 @@ export class InvalidAddError extends Schema.Error<InvalidAddError>(
  * @since 0.1.0
  */
 export const make = Effect.fnUntraced(function* (
-  options?: Options | undefined
+  options: Options = {}
 ): Effect.fn.Return<MetadataBatcher["Service"], Batcher.InvalidOptionError, Store | Pubsub | Scope.Scope> {
   const store = yield* Store
   const pubsub = yield* Pubsub
+  const { channel = metadataBatchChannel, onDiscarded, ...shared } = options
+  const others = forgetWhatOthersWrite(pubsub, channel)
 
-  const batcher = yield* Batcher.make<newestWins.Report, newestWins.Row>({
+  const engine = yield* Engine.make<Metadata>({
     name: "MetadataBatcher",
     kind: "metadata",
-    options,
-    // The original's: 500 rows, 5 seconds.
-    defaults: { maxBatchSize: 500, interval: "5 seconds", flushAtShare: 1 },
-    accumulator: newestWins.make,
-    write: (rows) => store.batchUpdateMetadata(toBatch(rows)),
-    notification: {
-      channel: metadataBatchChannel,
-      encode: (agents) => AgentIdChunks.encode(agents as ReadonlyArray<AgentId>),
-      publish: (payloads) => pubsub.publish(metadataBatchChannel, payloads)
+    options: shared,
+    // Those of Coder 2.31: 500 rows, 5 seconds.
+    defaults: { maxBatchSize: 500, interval: "5 seconds" },
+    accumulate,
+    write: (facts, agentIds) => store.batchUpdateMetadata(toBatch(facts, agentIds as ReadonlyArray<AgentId>)),
+    announce: {
+      channel,
+      encode: (agentIds) => AgentIdChunks.encode(agentIds as ReadonlyArray<AgentId>),
+      publish:
+        shared.unchanged === undefined ? (payloads) => pubsub.publish(channel, payloads) : others.publish
     },
-    truncate: (report, size) => ({ ...report, size, facts: report.facts.slice(0, size) }),
-    agentOf: (report) => report.agentId,
-    keyOf: (row) => row.fact.key
+    onDiscarded: onDiscarded && ((discarded) => onDiscarded(discarded.map(toDiscardedFact)))
   })
-
-  const offer = (
-    agentId: AgentId,
-    facts: ReadonlyArray<Metadata>,
-    span: Tracer.AnySpan | undefined
-  ): number =>
-    batcher.offerUnsafe({ agentId, facts, size: Array.isArray(facts) ? facts.length : 0, addedAt: 0, span })
+  if (shared.unchanged !== undefined) {
+    // It outlives whoever builds the layer, and nothing of theirs belongs to it.
+    const listening = Effect.updateContext(others.run(engine.forgetWrittenUnsafe), withoutCaller<never>)
+    yield* Effect.forkScoped(listening)
+  }
 
   const add = (agentId: AgentId, facts: ReadonlyArray<Metadata>): Effect.Effect<void> =>
-    Effect.withFiberSucceed((fiber) => void offer(agentId, facts, sampledSpan(fiber)))
+    Effect.withFiberSucceed((fiber) => void engine.offerUnsafe(agentId, facts, sampledSpan(fiber)))
 
   return MetadataBatcher.of({
     add,
-    addUnsafe: (agentId, facts) => offer(agentId, facts, undefined),
+    addUnsafe: (agentId, facts, span) =>
+      engine.offerUnsafe(agentId, facts, span?.sampled === true ? span : undefined),
     addColumns: (agentId, columns) => Effect.flatMap(fromColumns(columns), (facts) => add(agentId, facts)),
-    flush: batcher.flush,
-    accounting: batcher.accounting
+    forget: engine.forget,
+    flush: engine.flush,
+    accounting: engine.accounting,
+    status: engine.status
   })
 })
 
@@ -201,26 +271,94 @@ export const layer = (
   Layer.effect(MetadataBatcher, make(options))
 
 /**
- * `layer` with its options read from the configuration.
+ * `layer` with its options read from the configuration. `onDiscarded` is no
+ * setting, and is given apart.
+ *
+ * **Example** (Options from the environment)
+ *
+ * ```ts
+ * import * as assert from "node:assert/strict"
+ * import { MetadataBatcher, Pubsub, Store } from "effect-metadata-batcher"
+ * import * as Config from "effect/Config"
+ * import * as ConfigProvider from "effect/ConfigProvider"
+ * import * as Effect from "effect/Effect"
+ * import * as Layer from "effect/Layer"
+ *
+ * const Batcher = MetadataBatcher.layerConfig({
+ *   interval: Config.Duration("BATCHER_INTERVAL"),
+ *   maxPending: Config.withDefault(Config.Int("BATCHER_MAX_PENDING"), 50_000)
+ * }).pipe(Layer.provide([Store.layerMemory, Pubsub.layerMemory]))
+ *
+ * const program = Effect.gen(function* () {
+ *   const batcher = yield* MetadataBatcher.MetadataBatcher
+ *   return yield* batcher.status
+ * })
+ *
+ * const environment = ConfigProvider.fromEnv({ env: { BATCHER_INTERVAL: "2 seconds" } })
+ * const status = await Effect.runPromise(
+ *   program.pipe(Effect.provide(Batcher), Effect.provideService(ConfigProvider.ConfigProvider, environment))
+ * )
+ * assert.equal(status._tag, "Available")
+ * ```
  *
  * @category layers
  * @since 0.1.0
  */
 export const layerConfig = (
-  config: Config.Wrap<Options>
+  config: Config.Wrap<Omit<Options, "onDiscarded">>,
+  options?: Pick<Options, "onDiscarded"> | undefined
 ): Layer.Layer<MetadataBatcher, Batcher.InvalidOptionError | Config.ConfigError, Store | Pubsub> =>
-  Layer.effect(MetadataBatcher, Effect.flatMap(Config.unwrap(config), make))
+  Layer.effect(
+    MetadataBatcher,
+    Effect.flatMap(Config.unwrap(config), (read) => make({ ...read, ...options }))
+  )
 
-const toBatch = (rows: ReadonlyArray<newestWins.Row>): MetadataBatch => {
-  const size = rows.length
-  const agentIds = new Array<AgentId>(size)
+// A time no `Date` can hold is left to the store to refuse.
+const withTime = (fact: Metadata, time: number): Metadata => ({
+  key: fact.key,
+  value: fact.value,
+  error: fact.error,
+  collectedAt: DateTime.makeUnsafe(time)
+})
+
+/** Two bytes per UTF-16 unit; NaN for what is no fact, or is longer than any store takes. */
+const bytesOf = (fact: Metadata): number => {
+  const { error, key, value } = fact
+  return typeof key === "string" &&
+    typeof value === "string" &&
+    typeof error === "string" &&
+    !isTooLong(key, maxKeyLength) &&
+    !isTooLong(value, maxTextLength) &&
+    !isTooLong(error, maxTextLength)
+    ? 2 * (key.length + value.length + error.length)
+    : Number.NaN
+}
+
+const accumulate = Batcher.newestWins<Metadata>({
+  // A report names its agent; a fact does not.
+  group: () => "",
+  key: (fact) => fact.key,
+  time: (fact) => fact.collectedAt.epochMilliseconds,
+  withTime,
+  bytes: bytesOf,
+  content: (fact) => [fact.value, fact.error]
+})
+
+const toDiscardedFact = ({ group, reason, record, why }: Batcher.Discarded<Metadata>): DiscardedFact => ({
+  agentId: group as AgentId,
+  fact: record,
+  reason,
+  why
+})
+
+const toBatch = (facts: ReadonlyArray<Metadata>, agentIds: ReadonlyArray<AgentId>): MetadataBatch => {
+  const size = facts.length
   const keys = new Array<string>(size)
   const values = new Array<string>(size)
   const errors = new Array<string>(size)
   const collectedAt = new Array<number>(size)
   for (let i = 0; i < size; i++) {
-    const { fact, origin } = rows[i] as newestWins.Row
-    agentIds[i] = origin.agentId
+    const fact = facts[i] as Metadata
     keys[i] = fact.key
     values[i] = fact.value
     errors[i] = fact.error

@@ -6,8 +6,9 @@
  * while a subscriber's connection is down is lost to it. It is told so by a
  * `Resync` signal, upon which it reads what it shows anew.
  *
- * `PgPubsub` is PostgreSQL's `NOTIFY`; `layerMemory` reaches the subscribers of
- * one process, for tests and demos.
+ * `PgPubsub` is PostgreSQL's `NOTIFY`, `RedisPubsub` is Redis, for when `NOTIFY`
+ * is the limit; `layerMemory` reaches the subscribers of one process, for tests
+ * and demos.
  *
  * @since 0.1.0
  */
@@ -15,130 +16,21 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Queue from "effect/Queue"
-import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
-import { innermostMessage } from "./internal/innermostMessage.ts"
-import { whyInvalid } from "./internal/notifyLimits.ts"
-import * as Subscribers from "./internal/subscribers.ts"
+import type { PubsubError } from "./internal/pubsub/error.ts"
+import { check } from "./internal/pubsub/limits.ts"
+import { Message, Resync, type Signal } from "./internal/pubsub/signal.ts"
+import * as Subscribers from "./internal/pubsub/subscribers.ts"
 
-/**
- * A payload that was published.
- *
- * @category models
- * @since 0.1.0
- */
-export interface Message {
-  readonly _tag: "Message"
-  readonly payload: string
-}
-
-/**
- * Messages may have been missed: read anew whatever they would have changed.
- * Sent once the subscription stands again, before any message that follows.
- *
- * @category models
- * @since 0.1.0
- */
-export interface Resync {
-  readonly _tag: "Resync"
-}
-
-/**
- * What a subscriber receives.
- *
- * @category models
- * @since 0.1.0
- */
-export type Signal = Message | Resync
-
-/**
- * @category constructors
- * @since 0.1.0
- */
-export const Message = (payload: string): Message => ({ _tag: "Message", payload })
-
-/**
- * @category constructors
- * @since 0.1.0
- */
-export const Resync: Resync = Subscribers.resync
-
-/**
- * The channel cannot be reached now: nothing was published, or it is not known
- * whether it was.
- *
- * @category errors
- * @since 0.1.0
- */
-export class Unavailable extends Schema.Error<Unavailable>("effect-metadata-batcher/Pubsub/Unavailable")({
-  _tag: Schema.tag("Unavailable"),
-  cause: Schema.Defect()
-}) {
-  override get message(): string {
-    return `the pubsub is unavailable: ${innermostMessage(this.cause)}`
-  }
-}
-
-/**
- * The channel's name or a payload is one the transport does not carry:
- * PostgreSQL takes channel names of at most 63 bytes and payloads of at most
- * 7,999.
- *
- * @category errors
- * @since 0.1.0
- */
-export class Invalid extends Schema.Error<Invalid>("effect-metadata-batcher/Pubsub/Invalid")({
-  _tag: Schema.tag("Invalid"),
-  cause: Schema.Defect()
-}) {
-  override get message(): string {
-    return `the pubsub cannot carry this: ${innermostMessage(this.cause)}`
-  }
-}
-
-/**
- * @category errors
- * @since 0.1.0
- */
-export const PubsubErrorReason = Schema.Union([Unavailable, Invalid])
-
-/**
- * @category errors
- * @since 0.1.0
- */
-export type PubsubErrorReason = Unavailable | Invalid
-
-/**
- * The failure of every `Pubsub` operation, with its `reason`.
- *
- * @category errors
- * @since 0.1.0
- */
-export class PubsubError extends Schema.Error<PubsubError>("effect-metadata-batcher/Pubsub/PubsubError")({
-  _tag: Schema.tag("PubsubError"),
-  reason: PubsubErrorReason
-}) {
-  override get message(): string {
-    return this.reason.message
-  }
-}
-
-/**
- * A `PubsubError` whose reason is `Unavailable`.
- *
- * @category constructors
- * @since 0.1.0
- */
-export const unavailable = (cause: unknown): PubsubError =>
-  new PubsubError({ reason: new Unavailable({ cause }) })
-
-/**
- * A `PubsubError` whose reason is `Invalid`.
- *
- * @category constructors
- * @since 0.1.0
- */
-export const invalid = (cause: unknown): PubsubError => new PubsubError({ reason: new Invalid({ cause }) })
+export {
+  Invalid,
+  invalid,
+  PubsubError,
+  PubsubErrorReason,
+  Unavailable,
+  unavailable
+} from "./internal/pubsub/error.ts"
+export { Message, Resync, type Signal } from "./internal/pubsub/signal.ts"
 
 /**
  * Text payloads over named channels, across processes.
@@ -174,11 +66,6 @@ export interface MemoryPubsub {
   readonly pubsub: Pubsub["Service"]
   /** Sends every subscriber a `Resync`, as after a connection was lost and is back. */
   readonly resync: Effect.Effect<void>
-}
-
-const check = (channel: string, payloads?: ReadonlyArray<string>): Effect.Effect<void, PubsubError> => {
-  const why = whyInvalid(channel, payloads)
-  return why === undefined ? Effect.void : Effect.fail(invalid(new Error(why)))
 }
 
 /**

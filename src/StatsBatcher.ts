@@ -66,18 +66,47 @@ import type * as Tracer from "effect/Tracer"
 import type { AgentStats, AgentStatsRow } from "./AgentStats.ts"
 import * as Batcher from "./Batcher.ts"
 import { statsBatchSizeBoundaries } from "./BatcherMetrics.ts"
-import * as appendOnly from "./internal/appendOnly.ts"
-import { sampledSpan } from "./internal/flushSpan.ts"
+import * as Engine from "./internal/batcher/engine.ts"
+import { sampledSpan } from "./internal/batcher/flushSpan.ts"
 import { Store } from "./Store.ts"
 
 /**
  * Settings of a `StatsBatcher`; see `Batcher.Options` for each one. Defaults
- * that differ: `maxBatchSize` 1,024 and `interval` 1 second, as in the original.
+ * that differ: `maxBatchSize` 1,024 and `interval` 1 second, as in `batchstats` of
+ * Coder 2.31.
  *
  * @category models
  * @since 0.1.0
  */
-export interface Options extends Batcher.Options {}
+export interface Options extends Batcher.Options {
+  /** Is given the reports that are given up, in batches of at most 500. See `Batcher.Definition`. */
+  readonly onDiscarded?: ((reports: ReadonlyArray<DiscardedStats>) => Effect.Effect<void>) | undefined
+}
+
+/**
+ * A report that was taken and is given up, with the reason. `Batcher.Discarded`
+ * says what each reason means.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface DiscardedStats {
+  readonly stats: AgentStatsRow
+  readonly reason: Batcher.Discarded<AgentStatsRow>["reason"]
+  /** What the store said, without values; empty where it said nothing. */
+  readonly why: string
+}
+
+/**
+ * A report to add. Whoever may send the same report again gives it an `id`, a
+ * UUID, so that it is stored once. By default each report gets a new one.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Report extends AgentStats {
+  readonly id?: string | undefined
+}
 
 /**
  * The batcher of connection statistics.
@@ -89,20 +118,23 @@ export class StatsBatcher extends Context.Service<
   StatsBatcher,
   {
     /**
-     * Adds one report. Never waits and never fails: what there is no room for is
-     * dropped, and what is no report is discarded, both counted and warned about.
+     * Adds one report. Never waits and never fails. Where there is no room the
+     * oldest report gives way, counted as discarded; what is no report is
+     * dropped, counted and warned about.
      */
-    readonly add: (stats: AgentStats) => Effect.Effect<void>
-    /** `add` outside of Effect: synchronous, and gives back whether the report was queued, as 1 or 0. */
-    readonly addUnsafe: (stats: AgentStats) => number
+    readonly add: (stats: Report) => Effect.Effect<void>
+    /** `add` outside of Effect: synchronous, and gives back whether the report was taken, as 1 or 0. */
+    readonly addUnsafe: (stats: Report) => number
     /**
-     * Writes everything accepted so far. Returns when all of it is written, or
-     * accounted for: discarded, or back in `pending` because the store is
-     * unavailable or has refused too many rows to search for at once.
+     * Writes all that was accepted so far, whatever the interval, and says what
+     * became of it. During an outage it waits for the next attempt. Whoever
+     * calls while a flush is under way shares the next one.
      */
-    readonly flush: Effect.Effect<void>
+    readonly flush: Effect.Effect<Batcher.Flushed>
     /** Where every report that was ever offered is now; also after the batcher has closed. */
     readonly accounting: Effect.Effect<Batcher.Accounting>
+    /** Whether the store takes writes, and since when it does not. */
+    readonly status: Effect.Effect<Batcher.Status>
   }
 >()("effect-metadata-batcher/StatsBatcher") {}
 
@@ -114,41 +146,39 @@ export class StatsBatcher extends Context.Service<
  * @since 0.1.0
  */
 export const make = Effect.fnUntraced(function* (
-  options?: Options | undefined
+  options: Options = {}
 ): Effect.fn.Return<StatsBatcher["Service"], Batcher.InvalidOptionError, Store | Scope.Scope> {
   const store = yield* Store
 
-  const batcher = yield* Batcher.make<appendOnly.Report, appendOnly.Row>({
+  const { onDiscarded, ...shared } = options
+
+  const engine = yield* Engine.make<AgentStatsRow>({
     name: "StatsBatcher",
     kind: "stats",
-    options,
+    options: shared,
+    // Those of Coder 2.31: 1,024 rows, due at 80 %, 1 second.
     defaults: {
       maxBatchSize: 1024,
       interval: "1 second",
       flushAtShare: 0.8,
       batchSizeBoundaries: statsBatchSizeBoundaries
     },
-    accumulator: appendOnly.make,
-    write: (rows) => store.batchInsertStats(rows.map((row) => row.stats)),
-    truncate: (report) => report,
-    agentOf: (report) => report.stats?.agentId ?? "unknown",
-    keyOf: (row) => row.stats.id,
-    keysRecur: false
+    accumulate,
+    write: (rows) => store.batchInsertStats(rows),
+    onDiscarded: onDiscarded && ((discarded) => onDiscarded(discarded.map(toDiscardedStats)))
   })
 
-  const offer = (stats: AgentStats, span: Tracer.AnySpan | undefined): number =>
-    batcher.offerUnsafe({
-      stats: toRow(stats),
-      size: 1,
-      addedAt: 0,
-      span
-    })
+  const offer = (stats: Report, span: Tracer.AnySpan | undefined): number => {
+    const row = toRow(stats)
+    return engine.offerUnsafe(row?.agentId ?? "unknown", [row as AgentStatsRow], span)
+  }
 
   return StatsBatcher.of({
     add: (stats) => Effect.withFiberSucceed((fiber) => void offer(stats, sampledSpan(fiber))),
     addUnsafe: (stats) => offer(stats, undefined),
-    flush: batcher.flush,
-    accounting: batcher.accounting
+    flush: engine.flush,
+    accounting: engine.accounting,
+    status: engine.status
   })
 })
 
@@ -169,24 +199,46 @@ export const layer = (
  * @since 0.1.0
  */
 export const layerConfig = (
-  config: Config.Wrap<Options>
+  config: Config.Wrap<Omit<Options, "onDiscarded">>,
+  options?: Pick<Options, "onDiscarded"> | undefined
 ): Layer.Layer<StatsBatcher, Batcher.InvalidOptionError | Config.ConfigError, Store> =>
-  Layer.effect(StatsBatcher, Effect.flatMap(Config.unwrap(config), make))
+  Layer.effect(
+    StatsBatcher,
+    Effect.flatMap(Config.unwrap(config), (read) => make({ ...read, ...options }))
+  )
 
-/** A copy, since whoever added the report may use its object again. */
-const toRow = (stats: AgentStats): AgentStatsRow | undefined => {
+/** A copy, since whoever added the report may use its object again. Undefined for what is no report. */
+const toRow = (stats: Report): AgentStatsRow | undefined => {
   try {
     return {
       ...stats,
       connectionsByProto: { ...stats.connectionsByProto },
       createdAt: toMicroseconds(stats.createdAt),
-      id: globalThis.crypto.randomUUID()
+      id: stats.id ?? globalThis.crypto.randomUUID()
     }
   } catch {
-    // Not a report: types do not bind JavaScript. It is counted as discarded, for `add` never fails.
     return undefined
   }
 }
+
+/** Nine counts of eight bytes, five ids of 36 characters, a time and a latency: about 500 bytes, and the protocols. */
+const bytesOf = (stats: AgentStatsRow): number => {
+  let bytes = 500
+  for (const protocol in stats.connectionsByProto) bytes += 2 * protocol.length + 8
+  return bytes
+}
+
+const accumulate = Batcher.appendOnly<AgentStatsRow>({
+  group: (stats) => stats.agentId,
+  key: (stats) => stats.id,
+  bytes: bytesOf
+})
+
+const toDiscardedStats = ({ reason, record, why }: Batcher.Discarded<AgentStatsRow>): DiscardedStats => ({
+  stats: record,
+  reason,
+  why
+})
 
 /** What PostgreSQL keeps of a time. */
 const toMicroseconds = (time: DateTime.Utc): DateTime.Utc =>

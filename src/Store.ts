@@ -6,8 +6,9 @@
  * implementation obeys the same rules, and the conformance suite holds each to
  * them:
  *
- * - A write is all or nothing. Only a store that names the rows it rejects may
- *   have written all the others, and says so.
+ * - A write that succeeds says what became of its rows: how many changed, which
+ *   were refused and why. One that fails has written nothing, or its outcome is
+ *   unknown.
  * - It is idempotent: a batch may be written again, because the outcome of a
  *   lost connection is unknown.
  * - It is newest-wins: a fact collected before the one the store holds changes
@@ -22,9 +23,37 @@ import * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
 import type { AgentId } from "./AgentId.ts"
 import type { AgentStatsRow } from "./AgentStats.ts"
-import { metadataAtFault, statsAtFault } from "./internal/checkRows.ts"
+import { allChanged, type Refusal, type WriteResult } from "./internal/batcher/writeResult.ts"
 import { innermostMessage } from "./internal/innermostMessage.ts"
-import type { AgentMetadata, Metadata, MetadataBatch } from "./Metadata.ts"
+import * as check from "./internal/postgres/check.ts"
+import type { AgentMetadata, AgentSummary, Metadata, MetadataBatch } from "./Metadata.ts"
+
+export { allChanged, type Refusal, type WriteResult }
+
+/**
+ * What a database said of a failure, without a word that may quote a value.
+ * PostgreSQL's own messages do: `invalid input syntax for type integer: "…"`.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class DatabaseFault extends Schema.Error<DatabaseFault>("effect-metadata-batcher/Store/DatabaseFault")(
+  {
+    _tag: Schema.tag("DatabaseFault"),
+    /** The five characters by which PostgreSQL names an error. */
+    sqlState: Schema.String,
+    constraint: Schema.optional(Schema.String),
+    table: Schema.optional(Schema.String),
+    column: Schema.optional(Schema.String)
+  }
+) {
+  override get message(): string {
+    const named = (["constraint", "table", "column"] as const).flatMap((what) =>
+      this[what] === undefined ? [] : [`${what} ${JSON.stringify(this[what])}`]
+    )
+    return [`SQLSTATE ${this.sqlState}`, ...named].join(", ")
+  }
+}
 
 /**
  * The store cannot take writes now and may later: it is down, starting,
@@ -44,18 +73,14 @@ export class Unavailable extends Schema.Error<Unavailable>("effect-metadata-batc
 }
 
 /**
- * The store refuses the batch because of what is in it. `rows` names the
- * positions at fault where the store knows them; without it, whoever wrote the
- * batch has to find them. `othersWritten` says that every other row has been
- * written all the same.
+ * The store refused the batch and wrote nothing of it; some row may be at fault.
+ * Whoever wrote the batch finds it by writing fewer rows at a time.
  *
  * @category errors
  * @since 0.1.0
  */
 export class Rejected extends Schema.Error<Rejected>("effect-metadata-batcher/Store/Rejected")({
   _tag: Schema.tag("Rejected"),
-  rows: Schema.UndefinedOr(Schema.Array(Schema.Number)),
-  othersWritten: Schema.Boolean,
   cause: Schema.Defect()
 }) {
   override get message(): string {
@@ -64,8 +89,9 @@ export class Rejected extends Schema.Error<Rejected>("effect-metadata-batcher/St
 }
 
 /**
- * The statement was canceled, by a timeout of the server or by an operator.
- * The same batch may be written again.
+ * The statement was canceled, by a timeout of the server or by an operator, or
+ * did not survive for another reason that may be its size. The same batch may be
+ * written again, in smaller statements.
  *
  * @category errors
  * @since 0.1.0
@@ -119,18 +145,12 @@ export const unavailable = (cause: unknown): StoreError =>
   new StoreError({ reason: new Unavailable({ cause }) })
 
 /**
- * A `StoreError` whose reason is `Rejected`, naming the rows at fault where
- * they are known. Unless `othersWritten` is given, nothing was written.
+ * A `StoreError` whose reason is `Rejected`.
  *
  * @category constructors
  * @since 0.1.0
  */
-export const rejected = (
-  cause: unknown,
-  rows?: ReadonlyArray<number> | undefined,
-  options?: { readonly othersWritten: boolean } | undefined
-): StoreError =>
-  new StoreError({ reason: new Rejected({ cause, rows, othersWritten: options?.othersWritten ?? false }) })
+export const rejected = (cause: unknown): StoreError => new StoreError({ reason: new Rejected({ cause }) })
 
 /**
  * A `StoreError` whose reason is `Canceled`.
@@ -150,13 +170,21 @@ export class Store extends Context.Service<
   Store,
   {
     /** Writes the newest facts, in one statement where the database can. */
-    readonly batchUpdateMetadata: (batch: MetadataBatch) => Effect.Effect<void, StoreError>
-    /** Appends reports; a row whose id is held already is left as it is. */
-    readonly batchInsertStats: (rows: ReadonlyArray<AgentStatsRow>) => Effect.Effect<void, StoreError>
-    /** The facts held for these agents; an agent without any is left out. */
+    readonly batchUpdateMetadata: (batch: MetadataBatch) => Effect.Effect<WriteResult, StoreError>
+    /** Appends reports; a row whose id is held already is left as it is and counts as changed. */
+    readonly batchInsertStats: (rows: ReadonlyArray<AgentStatsRow>) => Effect.Effect<WriteResult, StoreError>
+    /** The facts held for these agents, or those of them under `keys`; an agent without any is left out. */
     readonly metadataOf: (
-      agentIds: ReadonlyArray<AgentId>
+      agentIds: ReadonlyArray<AgentId>,
+      options?: { readonly keys?: ReadonlyArray<string> | undefined }
     ) => Effect.Effect<ReadonlyArray<AgentMetadata>, StoreError>
+    /** The agents that have facts, by id, at most `limit` of those that come `after` another. */
+    readonly agents: (options: {
+      readonly after?: AgentId | undefined
+      readonly limit: number
+    }) => Effect.Effect<ReadonlyArray<AgentSummary>, StoreError>
+    /** Deletes all facts of these agents and says how many there were. */
+    readonly deleteAgents: (agentIds: ReadonlyArray<AgentId>) => Effect.Effect<number, StoreError>
   }
 >()("effect-metadata-batcher/Store") {}
 
@@ -206,63 +234,96 @@ export interface MemoryStore {
  * @since 0.1.0
  */
 export const makeMemory: Effect.Effect<MemoryStore> = Effect.sync(() => {
-  type Fact = Omit<Metadata, "collectedAt"> & { readonly collectedAt: number }
   const metadata = new Map<AgentId, Map<string, Fact>>()
   const stats = new Map<string, AgentStatsRow>()
 
-  const refuse = (atFault: ReadonlyArray<number>) =>
-    Effect.fail(rejected(new Error("PostgreSQL would refuse this"), atFault))
-
-  const put = (agentId: AgentId, fact: Fact): void => {
+  /** Whether the fact is the newest of its key. */
+  const put = (agentId: AgentId, fact: Fact): boolean => {
     const facts = metadata.get(agentId) ?? new Map<string, Fact>()
     metadata.set(agentId, facts)
     const held = facts.get(fact.key)
-    if (held === undefined || fact.collectedAt >= held.collectedAt) facts.set(fact.key, fact)
+    if (held !== undefined && fact.collectedAt < held.collectedAt) return false
+    facts.set(fact.key, fact)
+    return true
+  }
+
+  const batchUpdateMetadata = (batch: MetadataBatch): WriteResult => {
+    const refused = check.metadataRefusals(batch)
+    const isRefused = new Set(refused.map(({ position }) => position))
+    const superseded: Array<number> = []
+    batch.agentIds.forEach((agentId, position) => {
+      if (!isRefused.has(position) && !put(agentId, factAt(batch, position))) superseded.push(position)
+    })
+    const changed = batch.agentIds.length - refused.length - superseded.length
+    return { changed, superseded, missing: [], refused }
+  }
+
+  const batchInsertStats = (rows: ReadonlyArray<AgentStatsRow>): WriteResult => {
+    const refused = check.statsRefusals(rows)
+    const isRefused = new Set(refused.map(({ position }) => position))
+    rows.forEach((row, position) => {
+      if (!isRefused.has(position) && !stats.has(row.id)) stats.set(row.id, row)
+    })
+    return { ...allChanged(rows.length - refused.length), refused }
+  }
+
+  const metadataOf = (
+    agentIds: ReadonlyArray<AgentId>,
+    keys: ReadonlyArray<string> | undefined
+  ): ReadonlyArray<AgentMetadata> =>
+    Array.from(new Set(agentIds)).flatMap((agentId) => {
+      const facts = Array.from(metadata.get(agentId)?.values() ?? [])
+        .filter(({ key }) => keys === undefined || keys.includes(key))
+        .map((fact) => ({ ...fact, collectedAt: DateTime.makeUnsafe(fact.collectedAt) }))
+      return facts.length === 0 ? [] : [{ agentId, facts }]
+    })
+
+  const summarize = (agentId: AgentId): AgentSummary => {
+    const facts = Array.from(metadata.get(agentId)?.values() ?? [])
+    return {
+      agentId,
+      facts: facts.length,
+      errors: facts.filter(({ error }) => error !== "").length,
+      lastCollectedAt: DateTime.makeUnsafe(
+        facts.reduce((last, { collectedAt }) => Math.max(last, collectedAt), Number.NEGATIVE_INFINITY)
+      )
+    }
+  }
+
+  const deleteAgent = (agentId: AgentId): number => {
+    const deleted = metadata.get(agentId)?.size ?? 0
+    metadata.delete(agentId)
+    return deleted
   }
 
   return {
     stats: Effect.sync(() => Array.from(stats.values())),
     store: Store.of({
-      batchUpdateMetadata: (batch) =>
-        Effect.suspend(() => {
-          const atFault = metadataAtFault(batch)
-          if (atFault.length > 0) return refuse(atFault)
-          batch.agentIds.forEach((agentId, row) => {
-            const [key, value, error] = [batch.keys[row], batch.values[row], batch.errors[row]]
-            const collectedAt = batch.collectedAt[row]
-            if (key === undefined || value === undefined || error === undefined || collectedAt === undefined)
-              return
-            put(agentId, { key, value, error, collectedAt })
-          })
-          return Effect.void
-        }),
-      batchInsertStats: (rows) =>
-        Effect.suspend(() => {
-          const atFault = statsAtFault(rows)
-          if (atFault.length > 0) return refuse(atFault)
-          for (const row of rows) {
-            if (!stats.has(row.id)) stats.set(row.id, row)
-          }
-          return Effect.void
-        }),
-      metadataOf: (agentIds) =>
-        Effect.sync(() => {
-          const found: Array<AgentMetadata> = []
-          for (const agentId of new Set(agentIds)) {
-            const facts = metadata.get(agentId)
-            if (facts === undefined) continue
-            found.push({
-              agentId,
-              facts: Array.from(facts.values(), (fact) => ({
-                ...fact,
-                collectedAt: DateTime.makeUnsafe(fact.collectedAt)
-              }))
-            })
-          }
-          return found
-        })
+      batchUpdateMetadata: (batch) => Effect.sync(() => batchUpdateMetadata(batch)),
+      batchInsertStats: (rows) => Effect.sync(() => batchInsertStats(rows)),
+      metadataOf: (agentIds, options) => Effect.sync(() => metadataOf(agentIds, options?.keys)),
+      agents: ({ after, limit }) =>
+        Effect.sync(() =>
+          Array.from(metadata.keys())
+            .filter((agentId) => after === undefined || agentId > after)
+            .sort()
+            .slice(0, limit)
+            .map(summarize)
+        ),
+      deleteAgents: (agentIds) =>
+        Effect.sync(() => agentIds.reduce((deleted, agentId) => deleted + deleteAgent(agentId), 0))
     })
   }
+})
+
+type Fact = Omit<Metadata, "collectedAt"> & { readonly collectedAt: number }
+
+// All columns are as long as the first; the check before has refused what is not there.
+const factAt = (batch: MetadataBatch, position: number): Fact => ({
+  key: batch.keys[position] ?? "",
+  value: batch.values[position] ?? "",
+  error: batch.errors[position] ?? "",
+  collectedAt: batch.collectedAt[position] ?? Number.NaN
 })
 
 /**

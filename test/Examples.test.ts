@@ -1,4 +1,5 @@
 import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
+import * as Databases from "./support/Databases.ts"
 import { type Example, extract, extractAll, makeWorkspace, type Workspace } from "./support/Examples.ts"
 
 const fixture = `/**
@@ -31,23 +32,27 @@ export interface Options {
 describe.concurrent("Examples", () => {
   const controls = extract("Fixture.ts", fixture)
   const examples = extractAll()
+  const databases = Databases.make()
   let workspace: Workspace
   let diagnosticsOf: (example: Example) => string
 
   beforeAll(async () => {
     workspace = makeWorkspace([...controls, ...examples])
     diagnosticsOf = await workspace.compile()
-  })
-  afterAll(() => workspace[Symbol.asyncDispose]())
+  }, 120_000)
+  afterAll(() => Promise.all([workspace[Symbol.asyncDispose](), databases[Symbol.asyncDispose]()]), 60_000)
 
   for (const example of examples) {
     it(example.name, async () => {
       assert.strictEqual(diagnosticsOf(example), "")
       if (example.runs) {
-        const { exitCode, output } = await workspace.run(example)
+        const environment = example.code.includes("DATABASE_URL")
+          ? { DATABASE_URL: await databases.create() }
+          : undefined
+        const { exitCode, output } = await workspace.run(example, environment)
         assert.strictEqual(exitCode, 0, output)
       }
-    })
+    }, 90_000)
   }
 
   it("finds every block, wherever it stands", () => {

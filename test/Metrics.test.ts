@@ -11,7 +11,7 @@ import * as Pubsub from "../src/Pubsub.ts"
 import * as StatsBatcher from "../src/StatsBatcher.ts"
 import * as Store from "../src/Store.ts"
 import { makeStats } from "./conformance/StoreSuite.ts"
-import { agentIdOf, fact, facts, start } from "./support/Fakes.ts"
+import { agentIdOf, fact, facts, refusing, start } from "./support/Fakes.ts"
 
 const utilization = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 15, 20, 40, 80, 160]
 const sizes = [10, 25, 50, 100, 150, 200, 250, 300, 350, 400, 450, 500]
@@ -79,7 +79,9 @@ describe("metrics", () => {
         agentapi_metadata_flushed_total: ["counter", "agentapi_metadata_flushed_total 0"],
         agentapi_metadata_publish_errors_total: ["counter", "agentapi_metadata_publish_errors_total 0"],
         agentapi_metadata_superseded_total: ["counter", "agentapi_metadata_superseded_total 0"],
+        agentapi_metadata_unchanged_total: ["counter", "agentapi_metadata_unchanged_total 0"],
         agentapi_metadata_discarded_total: ["counter", "agentapi_metadata_discarded_total 0"],
+        agentapi_metadata_dated_ahead_total: ["counter", "agentapi_metadata_dated_ahead_total 0"],
         agentapi_metadata_write_failures_total: [
           "counter",
           ...byReason("agentapi_metadata_write_failures_total", { Unavailable: 0, Rejected: 0, Canceled: 0 })
@@ -87,6 +89,9 @@ describe("metrics", () => {
         agentapi_metadata_queue_depth: ["gauge", "agentapi_metadata_queue_depth 0"],
         agentapi_metadata_pending_keys: ["gauge", "agentapi_metadata_pending_keys 0"],
         agentapi_metadata_in_flight: ["gauge", "agentapi_metadata_in_flight 0"],
+        agentapi_metadata_refused_keys: ["gauge", "agentapi_metadata_refused_keys 0"],
+        agentapi_metadata_pending_bytes: ["gauge", "agentapi_metadata_pending_bytes 0"],
+        agentapi_metadata_unannounced_agents: ["gauge", "agentapi_metadata_unannounced_agents 0"],
         agentapi_metadata_oldest_pending_age_seconds: [
           "gauge",
           "agentapi_metadata_oldest_pending_age_seconds 0"
@@ -97,7 +102,10 @@ describe("metrics", () => {
 
   it.effect("say what happened", () =>
     Effect.gen(function* () {
-      const { batcher, publishes, scrape, until, writes } = yield* start({ maxBatchSize: 12, capacity: 12 })
+      const { batcher, metrics, publishes, scrape, until, valueOf, writes } = yield* start({
+        maxBatchSize: 12,
+        capacity: 12
+      })
 
       // A batch of 8 rows in 30 ms, after one fact was superseded.
       writes.answer(Effect.sleep("30 millis"))
@@ -113,26 +121,34 @@ describe("metrics", () => {
       yield* batcher.flush
 
       // Two rows, one of which is refused.
-      writes.answer(Effect.fail(Store.rejected(new Error("NUL"), [0])))
+      writes.answer(Effect.succeed(refusing(2, [0])))
       yield* batcher.add(agentIdOf(4), facts(2))
       yield* batcher.flush
 
-      // One more than the queue holds, then as many as a batch.
-      assert.strictEqual(batcher.addUnsafe(agentIdOf(5), facts(13)), 12)
+      // A fact dated too far ahead and one that is none, then as many as a batch.
+      const odd = [fact("key 0", "", 3_600_000), undefined as never, ...facts(12).slice(1)]
+      assert.strictEqual(batcher.addUnsafe(agentIdOf(5), odd), 12)
       yield* until(({ written }) => written === 22)
 
       // Two rows that could not be written at first and are now in their second write.
       writes.answer(Effect.fail(Store.unavailable(new Error("down"))))
+      const second = writes.hold()
       yield* batcher.add(agentIdOf(6), facts(2))
       yield* batcher.flush
-      const second = writes.hold()
-      yield* TestClock.adjust("1 second")
+      yield* TestClock.adjust("900 millis")
+      assert.strictEqual((yield* batcher.accounting).inFlight, 2)
+      yield* TestClock.adjust("100 millis")
 
-      // One waits behind them, and four wait to be looked at.
+      // One waits behind them, and four come later.
       yield* batcher.add(agentIdOf(7), facts(1))
       yield* until(({ pending }) => pending === 1)
       yield* TestClock.adjust("1500 millis")
-      batcher.addUnsafe(agentIdOf(8), facts(4))
+      const queueDepth = yield* Effect.suspend(() => {
+        batcher.addUnsafe(agentIdOf(8), facts(4))
+        return valueOf(metrics.queueDepth)
+      })
+      assert.strictEqual(queueDepth.value, 4)
+      yield* until(({ queued }) => queued === 0)
 
       assert.deepStrictEqual(parse(yield* scrape), {
         agentapi_metadata_batch_utilization: [
@@ -162,14 +178,20 @@ describe("metrics", () => {
         agentapi_metadata_flushed_total: ["counter", "agentapi_metadata_flushed_total 22"],
         agentapi_metadata_publish_errors_total: ["counter", "agentapi_metadata_publish_errors_total 1"],
         agentapi_metadata_superseded_total: ["counter", "agentapi_metadata_superseded_total 1"],
-        agentapi_metadata_discarded_total: ["counter", "agentapi_metadata_discarded_total 1"],
+        agentapi_metadata_unchanged_total: ["counter", "agentapi_metadata_unchanged_total 0"],
+        agentapi_metadata_discarded_total: ["counter", "agentapi_metadata_discarded_total 0"],
+        agentapi_metadata_dated_ahead_total: ["counter", "agentapi_metadata_dated_ahead_total 1"],
         agentapi_metadata_write_failures_total: [
           "counter",
-          ...byReason("agentapi_metadata_write_failures_total", { Unavailable: 1, Rejected: 1, Canceled: 0 })
+          ...byReason("agentapi_metadata_write_failures_total", { Unavailable: 1, Rejected: 0, Canceled: 0 })
         ],
-        agentapi_metadata_queue_depth: ["gauge", "agentapi_metadata_queue_depth 4"],
-        agentapi_metadata_pending_keys: ["gauge", "agentapi_metadata_pending_keys 1"],
+        agentapi_metadata_queue_depth: ["gauge", "agentapi_metadata_queue_depth 0"],
+        agentapi_metadata_pending_keys: ["gauge", "agentapi_metadata_pending_keys 5"],
         agentapi_metadata_in_flight: ["gauge", "agentapi_metadata_in_flight 2"],
+        agentapi_metadata_refused_keys: ["gauge", "agentapi_metadata_refused_keys 1"],
+        // Eight keys of five characters.
+        agentapi_metadata_pending_bytes: ["gauge", "agentapi_metadata_pending_bytes 80"],
+        agentapi_metadata_unannounced_agents: ["gauge", "agentapi_metadata_unannounced_agents 0"],
         agentapi_metadata_oldest_pending_age_seconds: [
           "gauge",
           // Of those in the write, which came a second before the one behind them.
@@ -235,13 +257,26 @@ describe("metrics", () => {
       }
       assert.isAtLeast(writes.calls.length, 10)
       writes.answerAll(() => Effect.void)
-      yield* batcher.flush
+      yield* TestClock.adjust("5 seconds")
       assert.strictEqual(yield* age, 0)
       yield* batcher.add(agentIdOf(1), [fact("old", "", 60)])
       yield* until(({ pending }) => pending === 1)
       yield* TestClock.adjust("2 seconds")
       assert.strictEqual(yield* age, 2)
     })
+  )
+
+  it.effect(
+    "tell how long the longest waiting key has waited, whatever other keys its agent reports since",
+    () =>
+      Effect.gen(function* () {
+        const { batcher, metrics, valueOf } = yield* start({ interval: "1 minute" })
+        for (const [index, key] of ["a", "b", "c"].entries()) {
+          yield* batcher.add(agentIdOf(1), [fact(key, "")])
+          yield* TestClock.adjust("3 seconds")
+          assert.strictEqual((yield* valueOf(metrics.oldestPendingAge)).value, 3 * (index + 1))
+        }
+      })
   )
 
   it.effect("show a gauge as it is when read, and none of a batcher that is closed", () =>
@@ -292,12 +327,12 @@ describe("metrics", () => {
 
       const ofKind = (kind: string) =>
         Object.keys(metrics).filter((name) => name.startsWith(`coderd_agentapi_${kind}_`))
-      assert.strictEqual(ofKind("metadata").length, 14)
+      assert.strictEqual(ofKind("metadata").length, 19)
       assert.deepStrictEqual(
         ofKind("stats"),
         ofKind("metadata").map((name) => name.replace("_metadata_", "_stats_"))
       )
-      assert.strictEqual(Object.keys(metrics).length, 28)
+      assert.strictEqual(Object.keys(metrics).length, 38)
       assert.deepStrictEqual(metrics["coderd_agentapi_metadata_batch_size"], [
         "histogram",
         ...histogram("coderd_agentapi_metadata_batch_size", sizes, [3])

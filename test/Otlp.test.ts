@@ -128,7 +128,7 @@ describe("OTLP", () => {
         Layer.provideMerge(Layer.sync(Metric.MetricRegistry, () => new Map()))
       )
       const Batchers = Layer.mergeAll(
-        MetadataBatcher.layer({ maxBatchSize: 4, capacity: 4 }),
+        MetadataBatcher.layer({ maxBatchSize: 4, capacity: 4, maxPending: 4 }),
         StatsBatcher.layer()
       ).pipe(Layer.provide([Store.layerMemory, Pubsub.layerMemory]))
 
@@ -188,7 +188,7 @@ describe("OTLP", () => {
         ]
       )
 
-      const dropped = received.logs.find(({ body }) => body.stringValue === "queue full: dropped 1")
+      const dropped = received.logs.find(({ body }) => body.stringValue === "dropped 1: no room")
       assert.isDefined(dropped)
       assert.strictEqual(dropped && attributeOf(dropped, "batcher"), "MetadataBatcher")
     }).pipe(Effect.scoped)

@@ -1,6 +1,6 @@
 /**
  * What a fault of a real PostgreSQL costs, one test for each. After every one,
- * whatever was added and not rejected is in the table with its newest value,
+ * whatever was taken is in the table with its newest value,
  * the account adds up, and a subscriber that reads when notified has seen it.
  */
 import * as Net from "node:net"
@@ -19,7 +19,7 @@ import * as MetadataBatcher from "../src/MetadataBatcher.ts"
 import * as PgMigrations from "../src/PgMigrations.ts"
 import * as PgPubsub from "../src/PgPubsub.ts"
 import * as PgStore from "../src/PgStore.ts"
-import { Store } from "../src/Store.ts"
+import { Store, type StoreErrorReason } from "../src/Store.ts"
 import { makeAgentId } from "./support/Fakes.ts"
 import { start, until } from "./support/PgBatcher.ts"
 import * as Postgres from "./support/Postgres.ts"
@@ -35,7 +35,8 @@ const stop = (mode?: "fast" | "immediate") =>
 /** A write under way that waits for a lock: what `strike` hits is in the middle of its work. */
 const inMidWrite = <E>(
   started: Effect.Success<ReturnType<typeof start>>,
-  strike: (pid: number) => Effect.Effect<unknown, E>
+  strike: (pid: number) => Effect.Effect<unknown, E>,
+  reason: StoreErrorReason["_tag"]
 ) =>
   Effect.scoped(
     Effect.gen(function* () {
@@ -43,7 +44,7 @@ const inMidWrite = <E>(
       yield* started.add(keys)
       const backends = yield* started.until(started.backends, (rows) => rows.some(({ waits }) => waits))
       for (const { pid, waits } of backends) if (waits) yield* strike(pid)
-      yield* started.untilFailed("Unavailable")
+      yield* started.untilFailed(reason)
     })
   )
 
@@ -115,12 +116,12 @@ layer(Postgres.layer, { excludeTestServices: true, timeout: "30 seconds" })("Pos
     })
   )
 
-  it.effect("pg_terminate_backend in mid-write: nothing is lost", () =>
+  it.effect("pg_terminate_backend in mid-write: a row may have done it, and nothing is lost", () =>
     Effect.gen(function* () {
       const started = yield* start()
       yield* started.add(keys)
       yield* started.untilWritten
-      yield* inMidWrite(started, (pid) => started.admin`SELECT pg_terminate_backend(${pid})`)
+      yield* inMidWrite(started, (pid) => started.admin`SELECT pg_terminate_backend(${pid})`, "Canceled")
       yield* started.check()
     })
   )
@@ -131,7 +132,7 @@ layer(Postgres.layer, { excludeTestServices: true, timeout: "30 seconds" })("Pos
       const started = yield* start()
       yield* started.add(keys)
       yield* started.untilWritten
-      yield* inMidWrite(started, server.killBackend)
+      yield* inMidWrite(started, server.killBackend, "Unavailable")
       yield* started.add(["cpu"])
       yield* until(Effect.exit(started.admin`SELECT 1`), (exit) => exit._tag === "Success")
       yield* started.check()
@@ -173,32 +174,43 @@ layer(Postgres.layer, { excludeTestServices: true, timeout: "30 seconds" })("Pos
     })
   )
 
-  /** Writes time out for as long as another transaction holds the rows. */
-  const timesOut = (setting: "statement_timeout" | "lock_timeout", reason: "Canceled" | "Unavailable") =>
+  it.effect("statement_timeout: canceled, written again, and nothing is lost", () =>
     Effect.gen(function* () {
-      const started = yield* start({ client: { startupParameters: { [setting]: "50" } } })
+      const started = yield* start({ client: { startupParameters: { statement_timeout: "50" } } })
       yield* started.add(keys)
       yield* started.untilWritten
       yield* Effect.scoped(
         Effect.gen(function* () {
           yield* started.lockRows
           yield* started.add(keys)
-          yield* started.untilFailed(reason, 2)
+          yield* started.untilFailed("Canceled", 2)
           yield* started.add(["cpu"])
         })
       )
       yield* started.check()
     })
-
-  it.effect("statement_timeout: canceled, written again, and nothing is lost", () =>
-    timesOut("statement_timeout", "Canceled")
   )
 
-  it.effect("lock_timeout: written again, and nothing is lost", () => timesOut("lock_timeout", "Unavailable"))
+  it.effect("rows locked for longer than lockTimeout: they wait apart, the others are written at once", () =>
+    Effect.gen(function* () {
+      const started = yield* start({ store: { lockTimeout: "50 millis" } })
+      yield* started.add(keys)
+      yield* started.untilWritten
+      yield* Effect.scoped(
+        Effect.gen(function* () {
+          yield* started.lockRows
+          yield* started.add([...keys, "new"])
+          yield* started.until(started.account, ({ refused, written }) => refused === 15 && written === 20)
+          yield* started.add(["cpu"])
+        })
+      )
+      yield* started.check()
+    })
+  )
 
   it.effect("rows locked by another transaction: the write waits, and what comes meanwhile is kept", () =>
     Effect.gen(function* () {
-      const started = yield* start()
+      const started = yield* start({ store: { lockTimeout: 0 } })
       yield* started.add(keys)
       yield* started.untilWritten
       yield* Effect.scoped(
@@ -215,37 +227,47 @@ layer(Postgres.layer, { excludeTestServices: true, timeout: "30 seconds" })("Pos
     })
   )
 
-  it.effect("a CHECK refuses some rows: exactly these are discarded, the others are written", () =>
+  it.effect("a CHECK refuses some rows: exactly these wait apart, until they or the table are mended", () =>
     Effect.gen(function* () {
       const started = yield* start({
-        constraint: "CHECK (value <> 'bad')",
+        constraint: "CONSTRAINT no_bad CHECK (value <> 'bad')",
         // So that all of them are of one batch.
-        batcher: { interval: "1 minute" }
+        batcher: { interval: "1 second" }
       })
+      const keysHeld = Effect.map(started.readTable, (facts) =>
+        Array.from(facts.values(), (held) => Array.from(held.keys()).sort())
+      )
       yield* started.add(keys)
-      yield* started.add(["broken", "disk broken"], { value: "bad", isRejected: true })
+      yield* started.add(["broken", "disk broken"], { value: "bad" })
       yield* started.add(["new"])
       yield* started.batcher.flush
-      assert.deepInclude(yield* started.account, { written: 20, discarded: 10, pending: 0 })
+      assert.deepInclude(yield* started.account, { written: 20, refused: 10, pending: 0 })
+      assert.deepStrictEqual(
+        yield* keysHeld,
+        started.agents.map(() => ["cpu", "disk", "new", "ram"])
+      )
       // The same again, and then something that can be written under the same key.
-      yield* started.add(["broken"], { value: "bad", isRejected: true })
-      yield* started.batcher.flush
+      yield* started.add(["broken"], { value: "bad" })
       yield* started.add(["broken"], { value: "good" })
-      yield* started.check({ discarded: 15 })
+      const { superseded } = yield* started.until(started.account, ({ written }) => written === 25)
+      assert.strictEqual(superseded, 10)
+      yield* started.admin.unsafe(`ALTER TABLE ${started.table} DROP CONSTRAINT no_bad`)
+      yield* started.check()
     })
   )
 
-  it.effect("NUL bytes and keys too long: exactly these are discarded, the others are written", () =>
+  it.effect("NUL bytes wait apart and keys too long are not taken: the others are written", () =>
     Effect.gen(function* () {
-      const started = yield* start({ batcher: { interval: "1 minute" } })
+      const started = yield* start({ batcher: { interval: "1 second" } })
       yield* started.add(keys)
-      yield* started.add(["nul"], { value: "a\0b", isRejected: true })
-      yield* started.add(["k".repeat(128)], { isRejected: true })
-      yield* started.add(["nul\0 in a key"], { isRejected: true })
+      yield* started.add(["nul"], { value: "a\0b", isGarbage: true })
+      yield* started.add(["k".repeat(128)], { isGarbage: true })
+      yield* started.add(["nul\0 in a key"], { isGarbage: true })
       yield* started.add(["new"])
       yield* started.batcher.flush
-      assert.deepInclude(yield* started.account, { written: 20, discarded: 15, pending: 0 })
-      yield* started.check({ discarded: 15 })
+      assert.deepInclude(yield* started.account, { written: 20, refused: 10, dropped: 5, pending: 0 })
+      yield* started.add(["nul"])
+      yield* started.check({ dropped: 5, refused: 5 })
     })
   )
 

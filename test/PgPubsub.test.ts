@@ -1,16 +1,19 @@
 import * as Net from "node:net"
+import * as Inspect from "node:util"
 import * as PgClient from "@effect/sql-pg/PgClient"
 import { assert, layer } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
+import * as Metric from "effect/Metric"
 import * as Queue from "effect/Queue"
 import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
 import * as EmbeddedPostgres from "../src/app/EmbeddedPostgres.ts"
 import * as PgPubsub from "../src/PgPubsub.ts"
 import type * as Pubsub from "../src/Pubsub.ts"
+import * as PubsubMetrics from "../src/PubsubMetrics.ts"
 import {
   makeChannel,
   PubsubUnderTest,
@@ -35,20 +38,52 @@ const terminateListener = Effect.flatMap(
     WHERE application_name = 'effect-metadata-batcher/listen'`
 )
 
+const until = <A, E, R>(effect: Effect.Effect<A, E, R>, predicate: (a: A) => boolean) =>
+  Effect.repeat(effect, { until: predicate, schedule: Schedule.spaced("5 millis") })
+
+/** Stops every process of the server while an effect runs. */
+const whileFrozen = Effect.fnUntraced(function* <A, E>(effect: Effect.Effect<A, E>) {
+  const sql = yield* PgClient.PgClient
+  const { processId } = yield* EmbeddedPostgres.EmbeddedPostgres
+  const backends = yield* sql<{ readonly pid: number }>`SELECT pid FROM pg_stat_activity`
+  const pids = [yield* processId, ...backends.map(({ pid }) => pid)]
+  const signal = (name: NodeJS.Signals) =>
+    Effect.sync(() => {
+      for (const pid of pids) process.kill(pid, name)
+    })
+  return yield* Effect.acquireUseRelease(
+    signal("SIGSTOP"),
+    () => effect,
+    () => signal("SIGCONT")
+  )
+})
+
 pubsubSuite(
   "PostgreSQL",
   Layer.effect(
     PubsubUnderTest,
     Effect.gen(function* () {
-      const context = yield* Effect.context<PgClient.PgClient>()
-      const resync = terminateListener.pipe(Effect.provide(context), Effect.orDie, Effect.asVoid)
-      return { pubsub: yield* PgPubsub.make({ maxReconnectDelay: "100 millis" }), resync }
+      const context = yield* Effect.context<PgClient.PgClient | EmbeddedPostgres.EmbeddedPostgres>()
+      const server = yield* EmbeddedPostgres.EmbeddedPostgres
+      const run = <A, E>(
+        effect: Effect.Effect<A, E, PgClient.PgClient | EmbeddedPostgres.EmbeddedPostgres>
+      ) => effect.pipe(Effect.provide(context), Effect.orDie, Effect.asVoid)
+      const options = { heartbeat: "1 second", maxReconnectDelay: "100 millis" } as const
+      const { connected } = PubsubMetrics.make({ prefix: "here" })
+      const isLost = until(Metric.value(connected), ({ value }) => value === 0)
+      return {
+        pubsub: yield* PgPubsub.make({ ...options, metricsPrefix: "here" }),
+        elsewhere: yield* Effect.flatMap(Postgres.makeClient(), (sql) =>
+          Effect.provideService(PgPubsub.make(options), PgClient.PgClient, sql)
+        ),
+        cut: run(terminateListener),
+        crash: run(Effect.andThen(server.stop("immediate"), server.start)),
+        restart: run(Effect.andThen(server.stop(), server.start)),
+        hang: run(whileFrozen(isLost))
+      }
     })
-  ).pipe(Layer.provide(makeServer))
+  ).pipe(Layer.provide(makeServer), Layer.provide(Logger.layer([])))
 )
-
-const until = <A, E, R>(effect: Effect.Effect<A, E, R>, predicate: (a: A) => boolean) =>
-  Effect.repeat(effect, { until: predicate, schedule: Schedule.spaced("5 millis") })
 
 layer(makeServer, { excludeTestServices: true, timeout: "30 seconds" })("PgPubsub", (it) => {
   it.effect("listens on one connection for all subscribers, of none for none", () =>
@@ -173,21 +208,6 @@ layer(makeServer, { excludeTestServices: true, timeout: "30 seconds" })("PgPubsu
     })
   )
 
-  it.effect("pauses between connections that are made and lost at once", () =>
-    Effect.gen(function* () {
-      const { config } = yield* PgClient.PgClient
-      const pubsub = yield* PgPubsub.make({
-        // As a proxy does that has lost its server.
-        connection: { ...config, startupParameters: { idle_session_timeout: "10" } }
-      })
-      const signals = yield* pubsub.subscribe(makeChannel())
-      const start = performance.now()
-      for (let lost = 0; lost < 5; lost++) yield* takeUntilResync(signals)
-      // 100, 200, 400 and 800 ms: the first time it connects again at once.
-      assert.isAtLeast(performance.now() - start, 1_500)
-    }).pipe(Effect.scoped, Effect.provide(Logger.layer([])))
-  )
-
   it.effect("stays open through heartbeats", () =>
     Effect.gen(function* () {
       // Also how long an answer may take: shorter, and a busy machine is taken for a dead connection.
@@ -217,22 +237,33 @@ layer(makeServer, { excludeTestServices: true, timeout: "30 seconds" })("PgPubsu
     })
   )
 
-  it.effect("loses nobody in 20 terminations in a row while others come and go", () =>
+  it.effect("quotes no payload in an error, though the server does", () =>
     Effect.gen(function* () {
-      // So often in a row, it would pause for up to 10 seconds.
-      const pubsub = yield* PgPubsub.make({ maxReconnectDelay: "100 millis" })
-      const channel = makeChannel()
-      const signals = yield* pubsub.subscribe(channel)
-      for (let round = 0; round < 20; round++) {
-        const visitor = Effect.scoped(Effect.ignore(pubsub.subscribe(makeChannel())))
-        yield* Effect.all([visitor, terminateListener, visitor], { concurrency: "unbounded" })
-        yield* takeUntilResync(signals)
-        yield* pubsub.publish(channel, [`round ${round}`])
-        const next = yield* Effect.repeat(Queue.take(signals), {
-          until: (signal) => signal._tag === "Message"
-        })
-        assert.deepStrictEqual(next, { _tag: "Message", payload: `round ${round}` })
+      const sql = yield* PgClient.PgClient
+      yield* sql`CREATE SCHEMA quoting`
+      yield* sql`CREATE FUNCTION quoting.pg_notify(text, text) RETURNS void LANGUAGE plpgsql AS
+        $$ BEGIN RAISE EXCEPTION 'bad: %', $2 USING ERRCODE = '22P02', DETAIL = $2, HINT = $2; END $$`
+      const client = yield* Postgres.makeClient({
+        startupParameters: { search_path: "quoting, pg_catalog" }
+      })
+      const pubsub = yield* Effect.provideService(PgPubsub.make(), PgClient.PgClient, client)
+      const error = yield* Effect.flip(pubsub.publish(makeChannel(), ["a secret"]))
+      assert.strictEqual(error.message, "the pubsub refuses this: SQLSTATE 22P02")
+      assert.notInclude(`${JSON.stringify(error)} ${Inspect.inspect(error, { depth: 10 })}`, "secret")
+    })
+  )
+
+  it.effect("refuses options that make no sense, and says which", () =>
+    Effect.gen(function* () {
+      for (const [options, option] of [
+        [{ heartbeat: 0 }, "heartbeat"],
+        [{ heartbeat: Number.NaN }, "heartbeat"],
+        [{ maxReconnectDelay: "100 days" }, "maxReconnectDelay"],
+        [{ metricsPrefix: "my-app" }, "metricsPrefix"]
+      ] as const) {
+        const { message } = yield* Effect.flip(PgPubsub.make(options))
+        assert.match(message, new RegExp(`: ${option} must be `))
       }
-    }).pipe(Effect.provide(Logger.layer([])))
+    })
   )
 })

@@ -1,11 +1,13 @@
 import * as PgClient from "@effect/sql-pg/PgClient"
 import { assert, layer } from "@effect/vitest"
 import * as DateTime from "effect/DateTime"
+import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type { AgentId } from "../src/AgentId.ts"
 import type { AgentStatsRow } from "../src/AgentStats.ts"
 import * as PgStore from "../src/PgStore.ts"
+import type * as Store from "../src/Store.ts"
 import {
   batchOf,
   factsOf,
@@ -14,7 +16,9 @@ import {
   StoreUnderTest,
   storeSuite
 } from "./conformance/StoreSuite.ts"
+import { captureLogs } from "./support/Fakes.ts"
 import * as Postgres from "./support/Postgres.ts"
+import * as SharedPostgres from "./support/SharedPostgres.ts"
 
 const time = 1_700_000_000_000
 
@@ -40,10 +44,10 @@ storeSuite(
       const sql = yield* PgClient.PgClient
       return { store: yield* PgStore.make(), stats: Effect.orDie(readStats(sql)) }
     })
-  ).pipe(Layer.provide(Postgres.layer))
+  ).pipe(Layer.provide(SharedPostgres.layer))
 )
 
-layer(Postgres.layer, { excludeTestServices: true, timeout: "30 seconds" })("PgStore", (it) => {
+layer(SharedPostgres.layer, { excludeTestServices: true, timeout: "30 seconds" })("PgStore", (it) => {
   it.effect("keeps the microseconds of a time", () =>
     Effect.gen(function* () {
       const sql = yield* PgClient.PgClient
@@ -155,6 +159,120 @@ layer(Postgres.layer, { excludeTestServices: true, timeout: "30 seconds" })("PgS
         disk: ["same time", "full", time]
       })
       assert.deepStrictEqual(yield* factsOf(store, missing), {})
+    })
+  )
+
+  it.effect("tells rows that do not exist from rows that are newer", () =>
+    Effect.gen(function* () {
+      const upsert = yield* PgStore.make()
+      const update = yield* PgStore.make({ onlyExisting: true })
+      const agentId = makeAgentId()
+      yield* upsert.batchUpdateMetadata(
+        batchOf([
+          [agentId, "held", "", time],
+          [agentId, "newer", "", time + 5]
+        ])
+      )
+      const result = yield* update.batchUpdateMetadata(
+        batchOf([
+          [agentId, "newer", "1", time + 1],
+          [agentId, "held", "1", time + 1],
+          [agentId, "missing", "1", time + 1],
+          [agentId, "nul\0", "1", time + 1],
+          [agentId, "missing too", "1", time + 1]
+        ])
+      )
+      assert.deepStrictEqual(result, {
+        changed: 1,
+        superseded: [0],
+        missing: [2, 4],
+        refused: [{ position: 3, why: "the key contains a NUL character" }]
+      })
+    })
+  )
+
+  it.effect("counts each of two keys once that become one on the way", () =>
+    Effect.gen(function* () {
+      const store = yield* PgStore.make()
+      const agentId = makeAgentId()
+      const facts = ["\ud800", "\udbff", "cpu"].map((key, n) => [agentId, key, `${n}`, time + n] as const)
+      const result = yield* store.batchUpdateMetadata(batchOf(facts))
+      assert.deepStrictEqual([result.changed, result.superseded], [2, [0]])
+    })
+  )
+
+  it.effect.each([{ onlyExisting: false }, { onlyExisting: true }])(
+    "lets a row that is dated too far ahead give way: %o",
+    (options) =>
+      Effect.gen(function* () {
+        const sql = yield* PgClient.PgClient
+        const upsert = yield* PgStore.make()
+        const guarded = yield* PgStore.make(options)
+        const trusting = yield* PgStore.make({ ...options, maxAhead: Number.POSITIVE_INFINITY })
+        const agentId = makeAgentId()
+        const now = Date.now()
+        yield* upsert.batchUpdateMetadata(
+          batchOf([
+            [agentId, "year", "ahead", now + 365 * 86_400_000],
+            [agentId, "second", "ahead", now + 30_000]
+          ])
+        )
+        yield* sql`UPDATE workspace_agent_metadata SET collected_at = 'infinity'
+          WHERE workspace_agent_id = ${agentId} AND key = 'year'`
+        const write = (store: Store.Store["Service"], value: string) =>
+          store.batchUpdateMetadata(
+            batchOf([
+              [agentId, "year", value, now],
+              [agentId, "second", value, now]
+            ])
+          )
+        assert.deepStrictEqual((yield* write(trusting, "now")).superseded, [0, 1])
+        assert.deepStrictEqual((yield* write(guarded, "now")).superseded, [1])
+        const facts = yield* factsOf(upsert, agentId)
+        assert.deepStrictEqual([facts["year"]?.[0], facts["second"]?.[0]], ["now", "ahead"])
+      })
+  )
+
+  it.effect("writes outside of the transaction that it was built in, or is called from", () =>
+    Effect.gen(function* () {
+      const sql = yield* PgClient.PgClient
+      const agentId = makeAgentId()
+      const rollback = new Error("rolled back")
+      const written = Deferred.makeUnsafe<Store.Store["Service"]>()
+      const failed = yield* Effect.flip(
+        sql.withTransaction(
+          Effect.gen(function* () {
+            const store = yield* PgStore.make()
+            yield* store.batchUpdateMetadata(batchOf([[agentId, "cpu", "1", time]]))
+            yield* Deferred.succeed(written, store)
+            return yield* Effect.fail(rollback)
+          })
+        )
+      )
+      assert.strictEqual(failed, rollback)
+      const store = yield* Deferred.await(written)
+      yield* store.batchUpdateMetadata(batchOf([[agentId, "disk", "2", time]]))
+      assert.deepStrictEqual(Object.keys(yield* factsOf(store, agentId)).sort(), ["cpu", "disk"])
+    })
+  )
+
+  it.effect("retries a deadlock with the application's own transaction, without a word", () =>
+    Effect.gen(function* () {
+      const sql = yield* PgClient.PgClient
+      const store = yield* PgStore.make()
+      const agentId = makeAgentId()
+      const batch = batchOf(["a", "b"].map((key) => [agentId, key, "1", time] as const))
+      yield* store.batchUpdateMetadata(batch)
+      // A deadlock as PostgreSQL reports it, at the first attempt only.
+      yield* sql`CREATE SEQUENCE attempts`
+      yield* sql`CREATE TABLE deadlocked (LIKE workspace_agent_metadata INCLUDING ALL)`
+      yield* sql.unsafe(`CREATE FUNCTION deadlock() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN IF nextval('attempts') = 1 THEN RAISE EXCEPTION USING ERRCODE = '40P01'; END IF; RETURN NEW; END $$`)
+      yield* sql`CREATE TRIGGER deadlocks BEFORE INSERT ON deadlocked FOR EACH ROW EXECUTE FUNCTION deadlock()`
+      const [lines, logging] = captureLogs()
+      const deadlocked = yield* PgStore.make({ metadataTable: "deadlocked" })
+      const result = yield* Effect.provide(deadlocked.batchUpdateMetadata(batch), logging)
+      assert.deepStrictEqual([result.changed, lines.filter(({ level }) => level !== "Debug")], [2, []])
     })
   )
 

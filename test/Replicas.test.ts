@@ -1,9 +1,9 @@
 import { assert, layer } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { faultsOf, race } from "../scripts/soak/race.ts"
-import * as Postgres from "./support/Postgres.ts"
+import * as SharedPostgres from "./support/SharedPostgres.ts"
 
-layer(Postgres.layer, { excludeTestServices: true, timeout: "30 seconds" })("Replicas", (it) => {
+layer(SharedPostgres.layer, { excludeTestServices: true, timeout: "30 seconds" })("Replicas", (it) => {
   it.effect("processes with skewed clocks racing for the same keys: no deadlock, and the newest wins", () =>
     Effect.gen(function* () {
       const verdict = yield* race({ processes: 3, seconds: 4 })

@@ -8,7 +8,7 @@ import * as Redacted from "effect/Redacted"
 import * as Schedule from "effect/Schedule"
 import * as SqlError from "effect/sql/SqlError"
 import * as EmbeddedPostgres from "../src/app/EmbeddedPostgres.ts"
-import { classify } from "../src/internal/sqlError.ts"
+import { classify, judge, withoutValues } from "../src/internal/postgres/sqlError.ts"
 import * as PgStore from "../src/PgStore.ts"
 import { batchOf, factsOf, makeAgentId } from "./conformance/StoreSuite.ts"
 import * as Postgres from "./support/Postgres.ts"
@@ -18,7 +18,9 @@ const time = 1_700_000_000_000
 const meaningOf = (reason: SqlError.SqlErrorReason): string =>
   classify(new SqlError.SqlError({ reason })).reason._tag
 
-const serverError = (sqlState: string) => ({ cause: Object.assign(new Error("…"), { code: sqlState }) })
+const serverError = (sqlState: string, severity = "ERROR") => ({
+  cause: Object.assign(new Error("secret"), { code: sqlState, severity })
+})
 
 describe("classify", () => {
   it.each([
@@ -72,7 +74,10 @@ describe("classify", () => {
   })
 
   it.each(["ECONNREFUSED", "ECONNRESET", "ENOTFOUND", "EPIPE", "ETIMEDOUT"])("%s is Unavailable", (code) => {
-    assert.strictEqual(meaningOf(new SqlError.ConnectionError(serverError(code))), "Unavailable")
+    assert.strictEqual(
+      meaningOf(new SqlError.ConnectionError({ cause: Object.assign(new Error("…"), { code }) })),
+      "Unavailable"
+    )
   })
 
   it("takes what the client could not encode for the data's fault", () => {
@@ -89,16 +94,61 @@ describe("classify", () => {
     }
   )
 
-  it("keeps the error, and says what the server said", () => {
-    const error = new SqlError.SqlError({
-      reason: new SqlError.UnknownError({
-        message: "PgConnection: Query failed",
-        cause: Object.assign(new Error("disk full"), { code: "53100" })
-      })
+  it("says what the server named, and not what it said", () => {
+    const cause = Object.assign(new Error("secret"), {
+      code: "23514",
+      severity: "ERROR",
+      detail: "secret",
+      constraint: "cpu_is_number",
+      table: "facts"
     })
+    const error = new SqlError.SqlError({ reason: new SqlError.ConstraintError({ cause }) })
     const { reason } = classify(error)
-    assert.strictEqual(reason.cause, error)
-    assert.strictEqual(reason.message, "the store is unavailable: disk full")
+    assert.strictEqual(
+      reason.message,
+      'the store rejected the batch: SQLSTATE 23514, constraint "cpu_is_number", table "facts"'
+    )
+    assert.notInclude(JSON.stringify(reason), "secret")
+  })
+})
+
+describe("judge", () => {
+  const verdictOf = (reason: SqlError.SqlErrorReason): string => {
+    const verdict = judge(withoutValues(new SqlError.SqlError({ reason })))
+    if (verdict._tag === "Decided") return verdict.error.reason._tag
+    return verdict.isLost ? "ask: the connection was lost" : "ask"
+  }
+
+  it.each([
+    ["23514", "ERROR", "Rejected"],
+    ["22P02", "ERROR", "Rejected"],
+    ["P0001", "ERROR", "Rejected"],
+    ["57014", "ERROR", "Canceled"],
+    // A trigger may raise any of these, so the table has to be asked.
+    ["25006", "ERROR", "ask"],
+    ["42P01", "ERROR", "ask"],
+    ["42501", "ERROR", "ask"],
+    ["53100", "ERROR", "ask"],
+    ["55P03", "ERROR", "ask"],
+    ["XX001", "ERROR", "ask"],
+    // No trigger ends a session with these words.
+    ["57P01", "FATAL", "ask: the connection was lost"],
+    ["XX000", "PANIC", "ask: the connection was lost"]
+  ])("%s as %s: %s", (sqlState, severity, verdict) => {
+    assert.strictEqual(verdictOf(new SqlError.UnknownError(serverError(sqlState, severity))), verdict)
+  })
+
+  it("whoever got no connection has met an outage, whatever was said", () => {
+    const operation = "connect"
+    assert.strictEqual(
+      verdictOf(new SqlError.UnknownError({ ...serverError("53300", "FATAL"), operation })),
+      "Unavailable"
+    )
+  })
+
+  it("a statement that is too large for the protocol is Canceled: a smaller one is not", () => {
+    const cause = new PgProtocol.EncodeError({ message: "Too large" })
+    assert.strictEqual(verdictOf(new SqlError.UnknownError({ cause })), "Canceled")
   })
 })
 
@@ -145,15 +195,19 @@ layer(Postgres.layer, { excludeTestServices: true, timeout: "30 seconds" })(
       })
     )
 
-    it.effect("because its backend was terminated is Unavailable, and the next one succeeds", () =>
+    it.effect("because its backend was terminated is Canceled, and the next one succeeds", () =>
       Effect.gen(function* () {
         const sql = yield* PgClient.PgClient
-        const store = yield* PgStore.make()
+        const store = yield* PgStore.make({ lockTimeout: 0 })
         const agentId = makeAgentId()
         const write = store.batchUpdateMetadata(batchOf([[agentId, "cpu", "7 %", time]]))
+        yield* write
         const failure = yield* Effect.scoped(
           Effect.gen(function* () {
-            yield* lockTable
+            const connection = yield* sql.reserve
+            yield* connection.executeRaw("BEGIN", [])
+            yield* Effect.addFinalizer(() => Effect.orDie(connection.executeRaw("ROLLBACK", [])))
+            yield* connection.executeRaw("SELECT FROM workspace_agent_metadata FOR UPDATE", [])
             const writer = yield* Effect.forkChild(Effect.flip(write))
             const terminate = sql`SELECT pg_terminate_backend(pid) FROM pg_stat_activity
             WHERE wait_event_type = 'Lock' AND query LIKE '%INSERT INTO%'`
@@ -163,7 +217,7 @@ layer(Postgres.layer, { excludeTestServices: true, timeout: "30 seconds" })(
             return yield* Fiber.join(writer)
           })
         )
-        assert.strictEqual(failure.reason._tag, "Unavailable")
+        assert.strictEqual(failure.reason._tag, "Canceled")
         yield* write
         assert.deepStrictEqual(yield* factsOf(store, agentId), { cpu: ["7 %", "", time] })
       })

@@ -8,8 +8,9 @@
  */
 import * as Effect from "effect/Effect"
 import * as Queue from "effect/Queue"
-import * as ours from "./ours.ts"
-import type { Row } from "./report.ts"
+import { load } from "./library.ts"
+import { using } from "./ours.ts"
+import { newOverOld, type Row } from "./report.ts"
 import { sampleRounds } from "./sample.ts"
 import { ratio, summarize } from "./statistics.ts"
 import { capacity, factsPerReport, makeReports, type Report, reportAt, turn, w1 } from "./workload.ts"
@@ -26,8 +27,16 @@ const labels = {
 type Name = keyof typeof labels
 const names = Object.keys(labels) as ReadonlyArray<Name>
 
+interface Input {
+  readonly blocks: number
+  /** Sources of another revision, whose `add` and `addUnsafe` are timed as well. */
+  readonly against?: string | undefined
+}
+
 /** Nanoseconds per call, the median of the blocks. */
-type Sample = Readonly<Record<Name, number>>
+type Sample = Readonly<Record<string, number>>
+
+const before = (name: string) => `${name} before`
 
 const openQueue = Effect.gen(function* () {
   const queue = yield* Queue.dropping<Report>(capacity / factsPerReport)
@@ -35,77 +44,128 @@ const openQueue = Effect.gen(function* () {
   return queue
 })
 
-export const sample = async ({ blocks }: { readonly blocks: number }): Promise<Sample> => {
-  const reports = makeReports(w1)
-  const queue = await Effect.runPromise(openQueue)
-  const { batcher, close, isDrained } = await ours.open(w1, () => {})
-  let next = 0
-
-  // An application adds what it has just decoded: looking at each report brings it into the cache, for all alike.
-  const justDecoded = (): ReadonlyArray<Report> => {
-    const block = Array.from({ length: addsPerBlock }, () => reportAt(reports, next++))
-    if (block.some(({ agentId, facts }) => facts.length * agentId.length === 0))
-      throw new Error("an empty report")
-    return block
+// An application adds what it has just decoded: looking at each report brings it into the cache, for all alike.
+const justDecoded = (next: () => Report): ReadonlyArray<Report> => {
+  const block = Array.from({ length: addsPerBlock }, next)
+  if (block.some(({ agentId, facts }) => facts.length * agentId.length === 0)) {
+    throw new Error("an empty report")
   }
-  const timed = (add: (report: Report) => void) => (): number => {
-    const block = justDecoded()
+  return block
+}
+
+/** Milliseconds that a block of calls takes. */
+type Run = (next: () => Report) => number | Promise<number>
+
+const timed =
+  (add: (report: Report) => void): Run =>
+  (next) => {
+    const block = justDecoded(next)
     const start = performance.now()
     for (let i = 0; i < addsPerBlock; i++) add(block[i] as Report)
     return performance.now() - start
   }
-  const timedEffect = (add: (report: Report) => Effect.Effect<unknown>) => (): Promise<number> =>
+
+const timedEffect =
+  (add: (report: Report) => Effect.Effect<unknown>): Run =>
+  (next) =>
     Effect.runPromise(
       Effect.gen(function* () {
-        const block = justDecoded()
+        const block = justDecoded(next)
         const start = performance.now()
         for (let i = 0; i < addsPerBlock; i++) yield* add(block[i] as Report)
         return performance.now() - start
       })
     )
-  const run: Readonly<Record<Name, () => number | Promise<number>>> = {
-    offerUnsafe: timed((report) => Queue.offerUnsafe(queue, report)),
-    addUnsafe: timed(({ agentId, facts }) => batcher.addUnsafe(agentId, facts)),
-    offer: timedEffect((report) => Effect.sync(() => Queue.offerUnsafe(queue, report))),
-    add: timedEffect(({ agentId, facts }) => batcher.add(agentId, facts))
-  }
-  const drain = async () => {
-    do await turn()
-    while (!isDrained() || Queue.sizeUnsafe(queue) > 0)
-  }
 
-  const times: Record<Name, Array<number>> = { offerUnsafe: [], addUnsafe: [], offer: [], add: [] }
-  for (let block = 0; block < blocks; block++) {
-    for (const name of names) {
-      run.addUnsafe()
-      await drain()
-      const elapsed = await run[name]()
-      await drain()
-      if (block >= blocks / 4) times[name].push((elapsed * 1e6) / addsPerBlock)
-    }
-  }
-  const { dropped } = await Effect.runPromise(batcher.accounting)
-  if (dropped > 0) throw new Error("facts were dropped")
-  await close()
+const openBatcher = async (sources?: string) => {
+  const { batcher, close, isDrained } = await using(await load(sources)).open(w1, () => {})
   return {
-    offerUnsafe: summarize(times.offerUnsafe).median,
-    addUnsafe: summarize(times.addUnsafe).median,
-    offer: summarize(times.offer).median,
-    add: summarize(times.add).median
+    addUnsafe: timed(({ agentId, facts }) => batcher.addUnsafe(agentId, facts)),
+    add: timedEffect(({ agentId, facts }) => batcher.add(agentId, facts)),
+    isDrained,
+    close: async () => {
+      const { dropped } = await Effect.runPromise(batcher.accounting)
+      if (dropped > 0) throw new Error("facts were dropped")
+      await close()
+    }
   }
 }
 
-export const add = async (settings: { readonly quick: boolean; readonly rounds: number }): Promise<Row> => {
-  const blocks = settings.quick ? 500 : 3_000
-  const { samples = [] } = await sampleRounds<Sample>(
-    import.meta.filename,
-    { samples: { blocks } },
-    settings.rounds
-  )
-  const of = (name: Name) => samples.map((sampled) => sampled[name])
+export const sample = async ({ against, blocks }: Input): Promise<Sample> => {
+  const reports = makeReports(w1)
+  const queue = await Effect.runPromise(openQueue)
+  const ours = await openBatcher()
+  const theirs = against === undefined ? undefined : await openBatcher(against)
+  const lanes: ReadonlyArray<{ readonly name: string; readonly run: Run; readonly warm: Run }> = [
+    { name: "offerUnsafe", run: timed((report) => Queue.offerUnsafe(queue, report)), warm: ours.addUnsafe },
+    { name: "addUnsafe", run: ours.addUnsafe, warm: ours.addUnsafe },
+    {
+      name: "offer",
+      run: timedEffect((report) => Effect.sync(() => Queue.offerUnsafe(queue, report))),
+      warm: ours.addUnsafe
+    },
+    { name: "add", run: ours.add, warm: ours.addUnsafe },
+    ...(theirs === undefined
+      ? []
+      : [
+          { name: before("addUnsafe"), run: theirs.addUnsafe, warm: theirs.addUnsafe },
+          { name: before("add"), run: theirs.add, warm: theirs.addUnsafe }
+        ])
+  ]
+  const drain = async () => {
+    do await turn()
+    while (!ours.isDrained() || theirs?.isDrained() === false || Queue.sizeUnsafe(queue) > 0)
+  }
+
+  let given = 0
+  const next = () => reportAt(reports, given++)
+  const times: Record<string, Array<number>> = Object.fromEntries(lanes.map(({ name }) => [name, []]))
+  for (let block = 0; block < blocks; block++) {
+    for (const { name, run, warm } of lanes) {
+      warm(next)
+      await drain()
+      const elapsed = await run(next)
+      await drain()
+      if (block >= blocks / 4) times[name]?.push((elapsed * 1e6) / addsPerBlock)
+    }
+  }
+  await ours.close()
+  await theirs?.close()
+  return Object.fromEntries(Object.entries(times).map(([name, of]) => [name, summarize(of).median]))
+}
+
+interface Settings {
+  readonly quick: boolean
+  readonly rounds: number
+}
+
+const sampleAdds = async ({ quick, rounds }: Settings, against?: string) => {
+  const input: Input = { blocks: quick ? 100 : 3_000, against }
+  const { samples = [] } = await sampleRounds<Sample>(import.meta.filename, { samples: input }, rounds)
+  return (name: string) => samples.map((sampled) => sampled[name] ?? Number.NaN)
+}
+
+const title = "add: a report of 10 facts, as its caller feels it"
+
+export const addAgainst = async (against: string, settings: Settings): Promise<Row> => {
+  const of = await sampleAdds(settings, against)
+  return newOverOld({
+    row: "add",
+    title,
+    unit: "ns",
+    pairs: (["addUnsafe", "add"] as const).map((name) => ({
+      label: labels[name],
+      now: of(name),
+      before: of(before(name))
+    }))
+  })
+}
+
+export const add = async (settings: Settings): Promise<Row> => {
+  const of = await sampleAdds(settings)
   return {
     row: "add",
-    title: "add: a report of 10 facts, as its caller feels it",
+    title,
     measured: names.map((name) => ({ name, label: labels[name], unit: "ns", value: summarize(of(name)) })),
     targets: [
       {

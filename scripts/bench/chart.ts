@@ -1,6 +1,9 @@
 /**
- * Draws the README's chart from the figures. Colours and text are readable on a
- * white page as on a dark one; the background is the page's.
+ * Draws the chart of this folder's README from the figures. Colours and text are
+ * readable on a white page as on a dark one; the background is the page's.
+ *
+ * What differs by orders of magnitude stands on a logarithmic axis, as dots:
+ * such an axis has no zero, so the length of a bar would mean nothing.
  */
 import { existsSync, readFileSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
@@ -34,6 +37,8 @@ interface Panel {
 const barHeight = 24
 const labelWidth = 290
 
+const decadeBelow = (value: number) => 10 ** Math.floor(Math.log10(value))
+
 const panelOptions = ({ axis, labelled, left, row, top, width }: Panel, index: number) => {
   const measured = row.measured.toReversed()
   const at = { xAxisIndex: index, yAxisIndex: index }
@@ -42,7 +47,7 @@ const panelOptions = ({ axis, labelled, left, row, top, width }: Panel, index: n
     xAxis: {
       gridIndex: index,
       type: axis,
-      ...(axis === "log" ? { min: 10 } : {}),
+      ...(axis === "log" ? { min: decadeBelow(Math.min(...measured.map(({ value }) => value.min))) } : {}),
       axisLabel: { color: text, formatter: format },
       splitLine: { lineStyle: { color: line } }
     },
@@ -57,9 +62,13 @@ const panelOptions = ({ axis, labelled, left, row, top, width }: Panel, index: n
     series: [
       {
         ...at,
-        type: "bar" as const,
-        barWidth: 14,
-        data: measured.map((each) => ({ value: each.value.median, itemStyle: { color: colourOf(each) } }))
+        ...(axis === "log"
+          ? { type: "scatter" as const, symbolSize: 11 }
+          : { type: "bar" as const, barWidth: 14 }),
+        data: measured.map((each, i) => ({
+          value: [each.value.median, i],
+          itemStyle: { color: colourOf(each) }
+        }))
       },
       {
         // The spread, and beyond it the median in figures.
@@ -143,7 +152,7 @@ export const draw = (directory: string): boolean => {
     },
     {
       row: w2,
-      title: "40 agents: ns per fact (log scales)",
+      title: "40 agents (both on logarithmic scales)",
       axis: "log",
       left: labelWidth + width + gap,
       top,

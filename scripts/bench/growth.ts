@@ -5,10 +5,11 @@
  */
 import { fromAdapter } from "./contestant.ts"
 import { race } from "./ingest.ts"
+import { load } from "./library.ts"
 import { NewestWins } from "./newestWins.ts"
-import * as ours from "./ours.ts"
+import { noByteBound, using } from "./ours.ts"
 import { limit } from "./peers.ts"
-import type { Row } from "./report.ts"
+import { newOverOld, type Row } from "./report.ts"
 import { sampleRounds } from "./sample.ts"
 import { cpuTime, ratio, summarize } from "./statistics.ts"
 import { factsPerReport, makeReports, type Report, turn, w1 } from "./workload.ts"
@@ -21,10 +22,12 @@ interface Input {
   readonly mode: (typeof modes)[number]
   readonly agents: number
   readonly facts: number
+  /** Sources of the revision; the working tree's by default. */
+  readonly sources?: string | undefined
 }
 
 /** Folds only: there is nothing to take, because the store holds on to what it got. */
-const openPending = async ({ agents, contestant, facts }: Input) => {
+const openPending = async ({ agents, contestant, facts, sources }: Input) => {
   if (contestant === "limit") {
     const fold = new NewestWins()
     return (reports: ReadonlyArray<Report>, count: number) => {
@@ -33,7 +36,8 @@ const openPending = async ({ agents, contestant, facts }: Input) => {
   }
   const workload = { ...w1, agents, facts }
   const stalled = new Promise<void>(() => {})
-  const { batcher, isDrained } = await ours.open(workload, () => stalled, {
+  const { batcher, isDrained } = await using(await load(sources)).open(workload, () => stalled, {
+    ...noByteBound,
     maxPending: agents * factsPerReport + 2 * w1.batchSize
   })
   const { produce } = fromAdapter({
@@ -49,10 +53,11 @@ const openPending = async ({ agents, contestant, facts }: Input) => {
 }
 
 export const sample = async (input: Input): Promise<number> => {
-  const { agents, contestant, facts, mode } = input
+  const { agents, contestant, facts, mode, sources } = input
   if (mode === "flushed") {
     const workload = { ...w1, agents, facts, rounds: Math.max(1, 4_000 / agents), shareFacts: true }
-    const raced = await race([contestant === "limit" ? limit : ours.addUnsafe], workload, true)
+    const { addUnsafe } = using(await load(sources))
+    const raced = await race([contestant === "limit" ? limit : addUnsafe], workload, true)
     return raced[contestant]?.nsPerFact ?? Number.NaN
   }
   const reports = makeReports({ agents, rounds: Math.max(1, 4_000 / agents), shareFacts: true })
@@ -67,20 +72,60 @@ export const sample = async (input: Input): Promise<number> => {
   return Math.min(...passes)
 }
 
-const nameOf = ({ agents, contestant, mode }: Omit<Input, "facts">) => `${contestant}/${mode}/${agents}`
+const nameOf = ({ agents, contestant, mode, sources }: Omit<Input, "facts">) =>
+  [contestant, mode, agents, ...(sources === undefined ? [] : ["before"])].join("/")
 
-export const growth = async (settings: {
+interface Settings {
   readonly quick: boolean
   readonly rounds: number
-}): Promise<Row> => {
-  const facts = settings.quick ? 100_000 : 1_000_000
-  const sizes = settings.quick ? [100, 10_000] : [100, 10_000, 100_000]
+}
+
+const inputsOf = ({ quick }: Settings, revisions: ReadonlyArray<Pick<Input, "contestant" | "sources">>) => {
+  const facts = quick ? 100_000 : 1_000_000
+  const sizes = quick ? [100, 10_000] : [100, 10_000, 100_000]
   const inputs = modes.flatMap((mode) =>
-    contestants.flatMap((contestant) =>
+    revisions.flatMap((revision) =>
       sizes.map(
-        (agents): Input => ({ contestant, mode, agents, facts: Math.max(facts, agents * factsPerReport) })
+        (agents): Input => ({ ...revision, mode, agents, facts: Math.max(facts, agents * factsPerReport) })
       )
     )
+  )
+  return { inputs, sizes }
+}
+
+const labels = { flushed: "batches of 500", pending: "every key pending" }
+
+const titleOf = (sizes: ReadonlyArray<number>) =>
+  `Growth: from ${sizes[0]} to ${sizes.at(-1)?.toLocaleString("en-US")} agents of 10 facts each`
+
+export const growthAgainst = async (against: string, settings: Settings): Promise<Row> => {
+  const { inputs, sizes } = inputsOf(settings, [
+    { contestant: "addUnsafe" },
+    { contestant: "addUnsafe", sources: against }
+  ])
+  const samples = await sampleRounds<number>(
+    import.meta.filename,
+    Object.fromEntries(inputs.map((input) => [nameOf(input), input])),
+    settings.rounds
+  )
+  return newOverOld({
+    row: "growth",
+    title: titleOf(sizes),
+    unit: "ns/fact",
+    pairs: inputs
+      .filter(({ sources }) => sources === undefined)
+      .map((input) => ({
+        label: `${input.agents.toLocaleString("en-US")} agents, ${labels[input.mode]}`,
+        now: samples[nameOf(input)] ?? [],
+        before: samples[nameOf({ ...input, sources: against })] ?? []
+      }))
+  })
+}
+
+export const growth = async (settings: Settings): Promise<Row> => {
+  const { inputs, sizes } = inputsOf(
+    settings,
+    contestants.map((contestant) => ({ contestant }))
   )
   const samples = await sampleRounds<number>(
     import.meta.filename,
@@ -92,10 +137,9 @@ export const growth = async (settings: {
     ratio(of({ contestant: "addUnsafe", mode, agents }), of({ contestant: "limit", mode, agents })).samples
   const [fewest = 0] = sizes
   const most = sizes.at(-1) ?? 0
-  const labels = { flushed: "batches of 500", pending: "every key pending" }
   return {
     row: "growth",
-    title: `Growth: from ${fewest} to ${most.toLocaleString("en-US")} agents of 10 facts each`,
+    title: titleOf(sizes),
     measured: inputs.map((input) => ({
       name: nameOf(input),
       label: `${input.contestant === "limit" ? "bare loop" : "addUnsafe"}, ${input.agents.toLocaleString("en-US")} agents, ${labels[input.mode]}`,

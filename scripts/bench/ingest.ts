@@ -6,18 +6,26 @@
  * waiting for other processes does not. None of them waits for anything else.
  */
 import type { Contestant } from "./contestant.ts"
-import * as ours from "./ours.ts"
+import { load } from "./library.ts"
+import { using, workingTree } from "./ours.ts"
 import { limit, peers } from "./peers.ts"
-import type { Measured, Row, Target } from "./report.ts"
+import { type Measured, newOverOld, type Row, type Target } from "./report.ts"
 import { sampleIn, sampleRounds } from "./sample.ts"
 import { cpuTime, ratio, summarize } from "./statistics.ts"
 import { verify } from "./verify.ts"
 import { factsPerReport, makeReports, type Workload, w1, w2 } from "./workload.ts"
 
-export const contestants: ReadonlyArray<Contestant> = [limit, ours.addUnsafe, ours.add, ...peers]
+export const contestants: ReadonlyArray<Contestant> = [
+  limit,
+  workingTree.addUnsafe,
+  workingTree.add,
+  ...peers
+]
 
 export interface Input {
   readonly contestants: ReadonlyArray<string>
+  /** Sources of another revision, whose batcher takes its turns beside the working tree's. */
+  readonly against?: string | undefined
   readonly workload: Workload
   readonly staysOpen?: boolean | undefined
   readonly verify?: boolean | undefined
@@ -36,8 +44,19 @@ const find = (name: string): Contestant => {
   return found
 }
 
+const old = (name: string) => `${name} before`
+
+/** The batcher of another revision, by names of its own. */
+const contestantsOf = async (sources: string): Promise<ReadonlyArray<Contestant>> => {
+  const { add, addUnsafe } = using(await load(sources))
+  return [addUnsafe, add].map((contestant) => ({ ...contestant, name: old(contestant.name) }))
+}
+
 export const sample = async (input: Input): Promise<unknown> => {
-  const racing = input.contestants.map(find)
+  const racing = [
+    ...input.contestants.map(find),
+    ...(input.against === undefined ? [] : await contestantsOf(input.against))
+  ]
   const [first] = racing
   return input.verify && first !== undefined
     ? verify(first, input.workload)
@@ -89,18 +108,37 @@ export const race = async (
   )
 }
 
-const targetsOf = { w1: { addUnsafe: 2, add: 2.5 }, w2: { addUnsafe: 4, add: 5 } }
+const targetsOf = { w1: { addUnsafe: 1.6, add: 1.8 }, w2: { addUnsafe: 1.6, add: 2 } }
 
-export const ingest = async (
-  row: "w1" | "w2",
-  { quick, rounds }: { readonly quick: boolean; readonly rounds: number }
-): Promise<Row> => {
+/** What the fastest peers may take of the same reports, less being more than they do for it. */
+const peerTargets: Readonly<Record<string, Readonly<Record<string, number>>>> = {
+  w1: { groupedWithinMap: 1, otel: 1.275 },
+  w2: {}
+}
+
+const titles = {
+  w1: "W1: 2,000 agents × 10 facts, batches of 500, into a store that counts",
+  w2: "W2: 40 agents × 10 facts, flushed every 50 ms, into a store that counts"
+}
+
+interface Settings {
+  readonly quick: boolean
+  readonly rounds: number
+}
+
+const workloadOf = (row: "w1" | "w2", { quick }: Settings): Workload => {
   const full = row === "w1" ? w1 : w2
+  return quick ? { ...full, facts: 50_000 } : full
+}
+
+const withLimit = ["limit", "addUnsafe", "add"]
+
+export const ingest = async (row: "w1" | "w2", settings: Settings): Promise<Row> => {
+  const { rounds } = settings
   // What is raced against the limit is the workload as it is; against a peer, a part of it.
-  const workload = quick ? { ...full, facts: 200_000 } : full
-  const ours_ = ["limit", "addUnsafe", "add"]
+  const workload = workloadOf(row, settings)
   const races: Record<string, Input> = {
-    limit: { contestants: ours_, workload, staysOpen: true }
+    limit: { contestants: withLimit, workload, staysOpen: true }
   }
   for (const { maxFacts = 100_000, name } of peers) {
     races[name] = {
@@ -115,7 +153,7 @@ export const ingest = async (
   }
   const samples = await sampleRounds<Samples>(import.meta.filename, races, rounds)
 
-  const raceOf = (name: string) => samples[ours_.includes(name) ? "limit" : name] ?? []
+  const raceOf = (name: string) => samples[withLimit.includes(name) ? "limit" : name] ?? []
   const ns = (name: string, of = name) => raceOf(name).map((sampled) => sampled[of]?.nsPerFact ?? Number.NaN)
   const measured = contestants.map(({ bounded, deduped, label, name, timed }): Measured => {
     const rowsPerFact = summarize(
@@ -136,14 +174,17 @@ export const ingest = async (
     }
   })
   const over = (name: string) => ratio(ns(name, "addUnsafe"), ns(name))
-  const isSameJob = (peer: Contestant) =>
-    peer.bounded && peer.deduped === "in the buffer" && peer.timed === "yes"
+  const overPeers = peers.map((peer) => {
+    const isSameJob = peer.bounded && peer.deduped === "in the buffer" && peer.timed === "yes"
+    return {
+      what: `addUnsafe over ${peer.label}`,
+      value: over(peer.name),
+      atMost: peerTargets[row]?.[peer.name] ?? (isSameJob ? 0.5 : undefined)
+    }
+  })
   return {
     row,
-    title:
-      row === "w1"
-        ? "W1: 2,000 agents × 10 facts, batches of 500, into a store that counts"
-        : "W2: 40 agents × 10 facts, flushed every 50 ms, into a store that counts",
+    title: titles[row],
     measured,
     targets: [
       ...(["addUnsafe", "add"] as const).map(
@@ -153,14 +194,37 @@ export const ingest = async (
           target: { atMost: targetsOf[row][name] }
         })
       ),
-      ...peers.filter(isSameJob).map((peer) => ({
-        what: `addUnsafe over ${peer.label}`,
-        value: over(peer.name),
-        target: { atMost: 0.5 }
-      }))
+      ...overPeers.flatMap(
+        ({ atMost, value, what }): ReadonlyArray<Target> =>
+          atMost === undefined ? [] : [{ what, value, target: { atMost } }]
+      )
     ],
-    ratios: peers
-      .filter((peer) => !isSameJob(peer))
-      .map((peer) => ({ what: `addUnsafe over ${peer.label}`, value: over(peer.name) }))
+    ratios: overPeers.filter(({ atMost }) => atMost === undefined)
   }
+}
+
+/** The same race with the batcher of another revision in it, without the peers. */
+export const ingestAgainst = async (row: "w1" | "w2", against: string, settings: Settings): Promise<Row> => {
+  const input: Input = {
+    contestants: withLimit,
+    workload: workloadOf(row, settings),
+    staysOpen: true,
+    against
+  }
+  const { race = [] } = await sampleRounds<Samples>(import.meta.filename, { race: input }, settings.rounds)
+  const ns = (name: string) => race.map((sampled) => sampled[name]?.nsPerFact ?? Number.NaN)
+  return newOverOld({
+    row,
+    title: titles[row],
+    unit: "ns/fact",
+    pairs: ["addUnsafe", "add"].map((name) => ({ label: name, now: ns(name), before: ns(old(name)) })),
+    measured: ["addUnsafe", "add"].flatMap((name) =>
+      [name, old(name)].map((each) => ({
+        name: `${each}/limit`,
+        label: `${each}, over the bare loop`,
+        unit: "×",
+        value: ratio(ns(each), ns("limit"))
+      }))
+    )
+  })
 }

@@ -2,73 +2,50 @@
  * The bench. `node scripts/bench/main.ts` runs every row of the table,
  * `node scripts/bench/main.ts w1 add` those two.
  *
- *   --quick        one round of little work: whether it runs, not how fast
- *   --rounds <n>   samples of every contestant; default 7
- *   --seconds <n>  how long the stalled store is offered to; default 30
- *   --out <dir>    where the figures go; default scripts/bench/results
+ *   --against <revision>  race the code of that revision beside the working tree's
+ *   --quick               one round of little work: whether it runs, not how fast
+ *   --rounds <n>          samples of every contestant; default 7
+ *   --seconds <n>         how long the stalled store is offered to, and agents are watched; default 30
+ *   --out <dir>           where the figures go; default scripts/bench/results
  *
  * Prints a table per row and writes it as JSON; draws the chart once there is
- * JSON of `w1`, `w2` and `postgres`.
+ * JSON of `w1`, `w2` and `postgres`. A race against a revision is only printed,
+ * unless `--out` says where to keep it.
  */
 
-import { tmpdir } from "node:os"
-import { join } from "node:path"
-import { parseArgs } from "node:util"
-import { add } from "./add.ts"
+import { argumentsOf } from "./arguments.ts"
 import { draw } from "./chart.ts"
-import { growth } from "./growth.ts"
-import { ingest } from "./ingest.ts"
-import { postgres } from "./postgres.ts"
+import { checkOut, resolveRevision } from "./library.ts"
 import { print, type Row, save } from "./report.ts"
-import { stalled } from "./stalled.ts"
-import { telemetry } from "./telemetry.ts"
+import { rows, rowsAgainst } from "./rows.ts"
 
-interface Settings {
-  readonly quick: boolean
-  readonly rounds: number
-  readonly seconds: number
-}
-
-const rows: Readonly<Record<string, (settings: Settings) => Promise<Row>>> = {
-  w1: (settings) => ingest("w1", settings),
-  w2: (settings) => ingest("w2", settings),
-  add,
-  postgres,
-  stalled,
-  growth,
-  telemetry
-}
-
-const { positionals, values } = parseArgs({
-  allowPositionals: true,
-  options: {
-    quick: { type: "boolean", default: false },
-    rounds: { type: "string" },
-    seconds: { type: "string" },
-    out: { type: "string" }
-  }
-})
-const { quick } = values
-const settings: Settings = {
-  quick,
-  rounds: Number(values.rounds ?? (quick ? 1 : 7)),
-  seconds: Number(values.seconds ?? (quick ? 3 : 30))
-}
-// A quick run's figures are no figures: they do not replace measured ones.
-const out =
-  values.out ??
-  (quick ? join(tmpdir(), "effect-metadata-batcher-bench") : join(import.meta.dirname, "results"))
-
-const names = positionals.length > 0 ? positionals : Object.keys(rows)
-const unknown = names.filter((name) => !(name in rows))
-if (unknown.length > 0) {
-  console.error(`no row is called ${unknown.join(", ")}; there are ${Object.keys(rows).join(", ")}`)
+const refuse = (message: string): never => {
+  console.error(message)
   process.exit(2)
 }
-for (const name of names) {
-  const row = await rows[name]?.(settings)
-  if (row === undefined) continue
-  print(row)
-  save(out, row)
+
+const { against, figures, kept, names, settings, unknown } = argumentsOf(process.argv.slice(2))
+if (unknown.length > 0) {
+  refuse(`no row is called ${unknown.join(", ")}; there are ${Object.keys(rows).join(", ")}`)
 }
-console.log(draw(out) ? `\nfigures and chart in ${out}` : `\nfigures in ${out}`)
+
+const run = async (measures: typeof rows, keep: (row: Row) => void) => {
+  for (const name of names) {
+    const row = await measures[name]?.(settings)
+    if (row === undefined) continue
+    print(row)
+    keep(row)
+  }
+}
+
+if (against === undefined) {
+  await run(rows, (row) => save(figures, row))
+  console.log(draw(figures) ? `\nfigures and chart in ${figures}` : `\nfigures in ${figures}`)
+} else {
+  const commit = resolveRevision(against) ?? refuse(`no revision is called ${against}`)
+  using revision = checkOut(commit)
+  console.log(`before: ${commit}`)
+  await run(rowsAgainst(revision.sources), (row) => {
+    if (kept) save(figures, row)
+  })
+}

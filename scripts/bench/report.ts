@@ -4,7 +4,7 @@
 import { mkdirSync, writeFileSync } from "node:fs"
 import { availableParallelism, cpus, release, totalmem, type } from "node:os"
 import { join } from "node:path"
-import type { Summary } from "./statistics.ts"
+import { ratio, type Summary, summarize } from "./statistics.ts"
 
 export interface Measured {
   readonly name: string
@@ -29,6 +29,47 @@ export interface Row {
   /** Ratios worth knowing that are held to nothing. */
   readonly ratios?: ReadonlyArray<Omit<Target, "target">> | undefined
 }
+
+/** A row of the working tree's code beside that of another revision. */
+export const newOverOld = ({
+  measured = [],
+  pairs,
+  row,
+  title,
+  unit
+}: {
+  readonly row: string
+  readonly title: string
+  readonly unit: string
+  /** What was measured of both, round by round. */
+  readonly pairs: ReadonlyArray<{
+    readonly label: string
+    readonly unit?: string
+    readonly now: ReadonlyArray<number>
+    readonly before: ReadonlyArray<number>
+  }>
+  /** Figures of which no ratio is taken. */
+  readonly measured?: ReadonlyArray<Measured>
+}): Row => ({
+  row: `${row}-against`,
+  title,
+  measured: [
+    ...pairs.flatMap((pair) =>
+      (["now", "before"] as const).map((when) => ({
+        name: `${pair.label}/${when}`,
+        label: `${pair.label}, ${when}`,
+        unit: pair.unit ?? unit,
+        value: summarize(pair[when])
+      }))
+    ),
+    ...measured
+  ],
+  targets: [],
+  ratios: pairs.map(({ before, label, now }) => ({
+    what: `${label}, now over before`,
+    value: ratio(now, before)
+  }))
+})
 
 export const isMet = ({ target, value }: Target): boolean =>
   "atMost" in target ? value.median <= target.atMost : value.median >= target.atLeast

@@ -5,11 +5,12 @@
 import * as assert from "node:assert/strict"
 import * as Effect from "effect/Effect"
 import type { AgentId } from "../../src/AgentId.ts"
-import * as ours from "./ours.ts"
-import type { Row } from "./report.ts"
-import { sampleIn } from "./sample.ts"
+import { load } from "./library.ts"
+import { noByteBound, using } from "./ours.ts"
+import { newOverOld, type Row } from "./report.ts"
+import { sampleIn, sampleRounds } from "./sample.ts"
 import { ratio, summarize } from "./statistics.ts"
-import { agentIds, factsPerReport, reportOf, stride, turn, w1 } from "./workload.ts"
+import { agentIds, epoch, factsPerReport, reportOf, stride, turn, w1 } from "./workload.ts"
 
 const agents = 10_000
 const keys = agents * factsPerReport
@@ -43,13 +44,24 @@ const heapUsed = () => {
   return process.memoryUsage().heapUsed
 }
 
-export const sample = async ({ seconds: duration }: { readonly seconds: number }): Promise<Sample> => {
+interface Input {
+  readonly seconds: number
+  /** Sources of the revision; the working tree's by default. */
+  readonly sources?: string | undefined
+}
+
+export const sample = async ({ seconds: duration, sources }: Input): Promise<Sample> => {
   const ids = agentIds(agents)
-  const { batcher, close, isDrained } = await ours.open(w1, () => new Promise(() => {}), {
-    // A key in flight may be pending again.
-    maxPending: keys + w1.batchSize,
-    shutdownTimeout: "1 second"
-  })
+  const { batcher, close, isDrained } = await using(await load(sources)).open(
+    w1,
+    () => new Promise(() => {}),
+    {
+      ...noByteBound,
+      // A key in flight may be pending again.
+      maxPending: keys + w1.batchSize,
+      shutdownTimeout: "1 second"
+    }
+  )
   const account = () => Effect.runSync(batcher.accounting)
   const heapBefore = heapUsed()
   const rssBefore = process.memoryUsage.rss()
@@ -63,7 +75,7 @@ export const sample = async ({ seconds: duration }: { readonly seconds: number }
     const adds: Array<number> = []
     const facts: Array<number> = []
     while (performance.now() < end) {
-      const now = Date.now()
+      const now = Date.now() - epoch
       const reports = Array.from({ length: stride }, () => {
         const report = reportOf(ids[next] as AgentId, round, now)
         next = (next + 1) % agents
@@ -89,7 +101,7 @@ export const sample = async ({ seconds: duration }: { readonly seconds: number }
   }
 
   const { inFlight, offered, pending, superseded, ...rest } = account()
-  assert.deepEqual(rest, { dropped: 0, queued: 0, written: 0, discarded: 0 })
+  for (const [place, count] of Object.entries(rest)) assert.equal(count, 0, `${count} facts ${place}`)
   assert.equal(offered, superseded + pending + inFlight)
   assert.ok(pending + inFlight >= Math.min(keys, offered))
   const heap = heapUsed() - heapBefore
@@ -98,6 +110,49 @@ export const sample = async ({ seconds: duration }: { readonly seconds: number }
   assert.equal(end.offered, end.superseded + end.discarded + end.dropped)
   globalThis.gc?.()
   return { seconds, rssBefore, rssPeak, rssAfter: process.memoryUsage.rss(), heap, offered }
+}
+
+/** Seconds of which the first compiles and fills the map. */
+const againstSeconds = 6
+
+export const stalledAgainst = async (
+  against: string,
+  settings: { readonly rounds: number; readonly seconds: number }
+): Promise<Row> => {
+  const seconds = Math.min(settings.seconds, againstSeconds)
+  const { before = [], now = [] } = await sampleRounds<Sample>(
+    import.meta.filename,
+    { now: { seconds }, before: { seconds, sources: against } satisfies Input },
+    settings.rounds
+  )
+  const heapPerKey = ({ heap }: Sample) => heap / keys
+  const median = (of: (second: Second) => number) => (sampled: Sample) =>
+    summarize(sampled.seconds.slice(1).map(of)).median
+  const pair = (label: string, unit: string, of: (sampled: Sample) => number) => ({
+    label,
+    unit,
+    now: now.map(of),
+    before: before.map(of)
+  })
+  return newOverOld({
+    row: "stalled",
+    title: `A store that never answers: 100,000 keys offered over and over for ${seconds} s`,
+    unit: "",
+    pairs: [
+      pair("live heap per pending key", "bytes", heapPerKey),
+      pair("RSS at its peak", "MiB", ({ rssPeak }) => rssPeak / 2 ** 20),
+      pair(
+        "addUnsafe",
+        "ns",
+        median((second) => second.nsPerAdd)
+      ),
+      pair(
+        "from add to pending",
+        "ns/fact",
+        median((second) => second.nsPerFact)
+      )
+    ]
+  })
 }
 
 export const stalled = async (settings: { readonly seconds: number }): Promise<Row> => {

@@ -22,8 +22,9 @@ import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Tracer from "effect/Tracer"
 import type * as MetadataBatcher from "../../src/MetadataBatcher.ts"
-import { layerPubsub, layerStore, openWith, produceWith } from "./ours.ts"
-import type { Row } from "./report.ts"
+import { load } from "./library.ts"
+import { produceWith, using, workingTree } from "./ours.ts"
+import { newOverOld, type Row } from "./report.ts"
 import { sampleRounds } from "./sample.ts"
 import { cpuTime, ratio, summarize } from "./statistics.ts"
 import { factsPerReport, makeReports, type Report, reportAt, type Workload, w1, w2 } from "./workload.ts"
@@ -79,6 +80,7 @@ const recordFlush = async (workload: Workload, reports: ReadonlyArray<Report>) =
       return span
     }
   })
+  const { layerPubsub, layerStore, openWith } = workingTree
   const layer = Layer.mergeAll(
     layerStore(() => {}),
     layerPubsub,
@@ -150,9 +152,17 @@ const labels = {
 const warmUps = 8
 const passes = 12
 
-type Sample = Readonly<Record<Name, number>>
+interface Input {
+  readonly workload: Workload
+  /** Sources of another revision, whose batcher takes its turns beside the working tree's. */
+  readonly against?: string | undefined
+}
 
-export const sample = async (workload: Workload): Promise<Sample> => {
+type Sample = Readonly<Record<string, number>>
+
+const before = (name: Name) => `${name} before`
+
+export const sample = async ({ against, workload }: Input): Promise<Sample> => {
   const reports = makeReports(workload)
   const recorded = await recordFlush(workload, reports)
   const makeSpans = await Effect.runPromise(
@@ -163,10 +173,14 @@ export const sample = async (workload: Workload): Promise<Sample> => {
       layerTracer(1)
     )
   )
-  const open = async (name: Name) => {
-    const share = shares[name]
+  const open = async (
+    { layerPubsub, layerStore, openWith }: typeof workingTree,
+    mode: Name,
+    name: string
+  ) => {
+    const share = shares[mode]
     const spans = callers(reports.length, share)
-    const layer = Layer.merge(layerStore(name === "byHand" ? makeSpans : () => {}), layerPubsub)
+    const layer = Layer.merge(layerStore(mode === "byHand" ? makeSpans : () => {}), layerPubsub)
     const { batcher } = await openWith(share > 0 ? Layer.provideMerge(layer, layerTracer(share)) : layer, {
       interval: workload.interval,
       maxBatchSize: workload.batchSize
@@ -177,34 +191,66 @@ export const sample = async (workload: Workload): Promise<Sample> => {
       )
     return { name, times: [] as Array<number>, pass: () => Effect.runPromise(produce()) }
   }
-  const lanes = await Promise.all(names.map(open))
+  const theirs = against === undefined ? undefined : using(await load(against))
+  const lanes = await Promise.all(
+    names.flatMap((name) => [
+      open(workingTree, name, name),
+      ...(theirs === undefined ? [] : [open(theirs, name, before(name))])
+    ])
+  )
   for (let pass = 0; pass < warmUps + passes; pass++) {
     for (const lane of lanes) {
       const ns = await cpuTime(lane.pass)
       if (pass >= warmUps) lane.times.push(ns / workload.facts)
     }
   }
-  return Object.fromEntries(lanes.map(({ name, times }) => [name, summarize(times).median])) as Sample
+  return Object.fromEntries(lanes.map(({ name, times }) => [name, summarize(times).median]))
 }
 
-export const telemetry = async (settings: {
+interface Settings {
   readonly quick: boolean
   readonly rounds: number
-}): Promise<Row> => {
-  const facts = settings.quick ? 100_000 : 400_000
-  const samples = await sampleRounds<Sample>(
-    import.meta.filename,
-    { w1: { ...w1, facts }, w2: { ...w2, facts } },
-    settings.rounds
-  )
-  const of = (workload: string, name: Name) => (samples[workload] ?? []).map((sampled) => sampled[name])
-  const workloads = [
-    ["w1", "W1, nothing superseded"],
-    ["w2", "W2, nearly everything superseded"]
-  ] as const
+}
+
+const workloads = [
+  ["w1", "W1, nothing superseded"],
+  ["w2", "W2, nearly everything superseded"]
+] as const
+
+const sampleModes = async ({ quick, rounds }: Settings, against?: string) => {
+  const facts = quick ? 100_000 : 400_000
+  const inputs = {
+    w1: { workload: { ...w1, facts }, against },
+    w2: { workload: { ...w2, facts }, against }
+  } satisfies Record<string, Input>
+  const samples = await sampleRounds<Sample>(import.meta.filename, inputs, rounds)
+  return (workload: string, name: string) =>
+    (samples[workload] ?? []).map((sampled) => sampled[name] ?? Number.NaN)
+}
+
+const title = "Telemetry: flushes traced, sampled callers linked"
+
+export const telemetryAgainst = async (against: string, settings: Settings): Promise<Row> => {
+  const of = await sampleModes(settings, against)
+  return newOverOld({
+    row: "telemetry",
+    title,
+    unit: "ns/fact",
+    pairs: workloads.flatMap(([workload, label]) =>
+      (["off", "tenth", "all"] as const).map((mode) => ({
+        label: `${label}: ${labels[mode]}`,
+        now: of(workload, mode),
+        before: of(workload, before(mode))
+      }))
+    )
+  })
+}
+
+export const telemetry = async (settings: Settings): Promise<Row> => {
+  const of = await sampleModes(settings)
   return {
     row: "telemetry",
-    title: "Telemetry: flushes traced, sampled callers linked",
+    title,
     measured: workloads.flatMap(([name, label]) =>
       names.map((mode) => ({
         name: `${name}/${mode}`,

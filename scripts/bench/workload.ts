@@ -59,7 +59,8 @@ export const w2: Workload = {
 const decoded = (texts: ReadonlyArray<string>): ReadonlyArray<string> => JSON.parse(JSON.stringify(texts))
 
 const keys = decoded(Array.from({ length: factsPerReport }, (_, i) => `metadata_key_${i}`))
-const epoch = Date.UTC(2026, 0, 1)
+/** When the first facts were collected. */
+export const epoch = Date.UTC(2026, 0, 1)
 
 export const agentIds = (count: number): ReadonlyArray<AgentId> =>
   decoded(

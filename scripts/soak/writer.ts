@@ -12,14 +12,12 @@ import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as References from "effect/References"
-import type { SqlError } from "effect/sql/SqlError"
 import type * as Batcher from "../../src/Batcher.ts"
-import { sqlStateOf } from "../../src/internal/sqlError.ts"
 import type { Metadata } from "../../src/Metadata.ts"
 import * as MetadataBatcher from "../../src/MetadataBatcher.ts"
 import * as PgPubsub from "../../src/PgPubsub.ts"
 import * as PgStore from "../../src/PgStore.ts"
-import { Store, type StoreError } from "../../src/Store.ts"
+import { DatabaseFault, Store, type StoreError } from "../../src/Store.ts"
 import { agentIds, factsPerReport, turn } from "../bench/workload.ts"
 
 export interface Input {
@@ -50,7 +48,7 @@ const run = Effect.fnUntraced(function* (input: Input) {
   const failures: Record<string, number> = {}
   const count = ({ reason }: StoreError) =>
     Effect.sync(() => {
-      const sqlState = sqlStateOf(reason.cause as SqlError) ?? "none"
+      const sqlState = reason.cause instanceof DatabaseFault ? reason.cause.sqlState : "none"
       failures[sqlState] = (failures[sqlState] ?? 0) + 1
     })
   const countingStore = Layer.effect(

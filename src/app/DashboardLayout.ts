@@ -77,7 +77,7 @@ export const layout = (snapshot: Snapshot): ReadonlyArray<string> => [
   `          stats     ${batches(snapshot.statsBatches)}`,
   `written   ${count(snapshot.rowsPerSecond)} rows/s`,
   `notified  ${count(snapshot.notifications)}`,
-  `latency   p50 ${millis(snapshot.p50)}  p99 ${millis(snapshot.p99)}  from add to notification`,
+  `latency   p50 ${millis(snapshot.p50)}  p99 ${millis(snapshot.p99)}  from add to being shown`,
   `database  ${snapshot.isUp ? styleText("green", "up") : styleText(["bold", "red"], "DOWN")}`,
   `memory    ${megabytes(snapshot.rss)} RSS`,
   ""

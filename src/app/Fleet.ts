@@ -12,8 +12,6 @@ import * as Effect from "effect/Effect"
 import { AgentId } from "../AgentId.ts"
 import type { AgentStats } from "../AgentStats.ts"
 import type { Metadata } from "../Metadata.ts"
-import type { MetadataBatcher } from "../MetadataBatcher.ts"
-import type { StatsBatcher } from "../StatsBatcher.ts"
 
 /**
  * @category models
@@ -27,6 +25,23 @@ export interface Options {
   readonly interval: Duration.Duration
   /** Time between two reports of one agent's connections. */
   readonly statsInterval: Duration.Duration
+  /** All agents report at the same moment, once per interval, instead of evenly spread. */
+  readonly bursts?: boolean | undefined
+  /** Share of the facts that carry an error instead of a value. */
+  readonly badShare?: number | undefined
+  /** Share of the facts whose value is that of the report before. */
+  readonly unchangedShare?: number | undefined
+}
+
+/**
+ * Where reports go.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Destination {
+  readonly metadata: (agentId: AgentId, facts: ReadonlyArray<Metadata>) => Effect.Effect<void>
+  readonly stats: (stats: AgentStats) => Effect.Effect<void>
 }
 
 /**
@@ -37,8 +52,10 @@ export interface Fleet {
   /** Marks this fleet's rows of statistics. */
   readonly workspaceId: string
   /** Reports until it is interrupted. */
-  readonly run: (metadata: MetadataBatcher["Service"], stats: StatsBatcher["Service"]) => Effect.Effect<never>
+  readonly run: (destination: Destination) => Effect.Effect<never>
   /** The last report of every agent that has made one. */
+  /** Every agent, whether it has reported or not. */
+  readonly agentIds: ReadonlyArray<AgentId>
   readonly lastReports: () => ReadonlyMap<AgentId, ReadonlyArray<Metadata>>
 }
 
@@ -63,15 +80,26 @@ const agentIdOf = (agent: number): AgentId =>
 
 // A value says when it was collected, so that it is the same from whichever
 // replica if the times are.
-const factsOf = (agent: number, facts: number, now: number): ReadonlyArray<Metadata> => {
+const factsOf = (
+  { badShare = 0, facts, unchangedShare = 0 }: Options,
+  agent: number,
+  now: number,
+  before: ReadonlyArray<Metadata> | undefined
+): ReadonlyArray<Metadata> => {
   const collectedAt = DateTime.makeUnsafe(now)
   const time = DateTime.formatIso(collectedAt)
-  return Array.from({ length: facts }, (_, fact) => ({
-    key: names[fact] ?? `fact_${fact + 1}`,
-    value: `${(agent * 31 + fact * 17 + Math.floor(now / 1000)) % 100} % at ${time}`,
-    error: "",
-    collectedAt
-  }))
+  return Array.from({ length: facts }, (_, fact) => {
+    const key = names[fact] ?? `fact_${fact + 1}`
+    if (badShare > 0 && Math.random() < badShare) {
+      return { key, value: "", error: `the sensor did not answer at ${time}`, collectedAt }
+    }
+    const last = before?.[fact]
+    if (last !== undefined && unchangedShare > 0 && Math.random() < unchangedShare) {
+      return { ...last, collectedAt }
+    }
+    const value = `${(agent * 31 + fact * 17 + Math.floor(now / 1000)) % 100} % at ${time}`
+    return { key, value, error: "", collectedAt }
+  })
 }
 
 const statsOf = (workspaceId: string, agentId: AgentId, round: number, now: number): AgentStats => {
@@ -96,10 +124,11 @@ const statsOf = (workspaceId: string, agentId: AgentId, round: number, now: numb
   }
 }
 
-/** Does `each` for 0, 1, 2 and so on, `count` times per `interval`, evenly spread. */
+/** Does `each` for 0, 1, 2 and so on, `count` times per `interval`, evenly spread or all at once. */
 const pace = Effect.fnUntraced(function* (
   count: number,
   interval: Duration.Duration,
+  bursts: boolean,
   each: (turn: number, now: number) => Effect.Effect<void>
 ): Effect.fn.Return<never> {
   const { currentTimeMillisUnsafe } = yield* Clock.Clock
@@ -108,7 +137,8 @@ const pace = Effect.fnUntraced(function* (
   let turn = 0
   while (true) {
     const now = currentTimeMillisUnsafe()
-    const due = Math.floor((now - start) * perMilli)
+    const steadily = Math.floor((now - start) * perMilli)
+    const due = bursts ? count * (1 + Math.floor(steadily / count)) : steadily
     // Nobody makes up for what was missed while the machine was suspended.
     turn = Math.max(turn, due - count)
     for (; turn < due; turn++) yield* each(turn, now)
@@ -140,25 +170,26 @@ export const make = (options: Options): Fleet => {
 
   return {
     workspaceId,
+    agentIds,
     lastReports: () => lastReports,
-    run: (metadata, stats) => {
+    run: (destination) => {
       const report = (turn: number, now: number) =>
         Effect.suspend(() => {
           const agent = turn % options.agents
           const agentId = agentIds[agent] as AgentId
-          const facts = factsOf(agent, options.facts, now)
+          const facts = factsOf(options, agent, now, lastReports.get(agentId))
           lastReports.set(agentId, facts)
-          return traced(metadata.add(agentId, facts), agentId)
+          return traced(destination.metadata(agentId, facts), agentId)
         })
       const reportStats = (turn: number, now: number) =>
         Effect.suspend(() => {
           const agentId = agentIds[turn % options.agents] as AgentId
           const round = Math.floor(turn / options.agents)
-          return traced(stats.add(statsOf(workspaceId, agentId, round, now)), agentId)
+          return traced(destination.stats(statsOf(workspaceId, agentId, round, now)), agentId)
         })
       return Effect.raceFirst(
-        pace(options.agents, options.interval, report),
-        pace(options.agents, options.statsInterval, reportStats)
+        pace(options.agents, options.interval, options.bursts ?? false, report),
+        pace(options.agents, options.statsInterval, false, reportStats)
       )
     }
   }

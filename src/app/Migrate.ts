@@ -18,9 +18,12 @@ import { toUserError } from "./UserError.ts"
  */
 export const command = Command.make(
   "migrate",
-  { unlogged: Flags.unlogged },
-  Effect.fnUntraced(function* ({ unlogged }) {
-    const applied = yield* Effect.provide(PgMigrations.run({ unlogged }), Database.layerUrl)
+  {
+    unlogged: Flags.unlogged,
+    partitioned: Flags.yes("partitioned", "Partition the statistics by day; needs PgRetention to go on")
+  },
+  Effect.fnUntraced(function* (options) {
+    const applied = yield* Effect.provide(PgMigrations.run(options), Database.layerUrl)
     for (const [id, name] of applied) yield* Console.log(`applied ${id} ${name}`)
     if (applied.length === 0) yield* Console.log("nothing to do: the tables are there")
   }, Effect.mapError(toUserError))

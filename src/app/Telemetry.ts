@@ -17,30 +17,7 @@ import * as Config from "effect/Config"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
-
-/**
- * Where a signal goes.
- *
- * @category models
- * @since 0.1.0
- */
-export type Exporter = "otlp" | "console"
-
-/**
- * What is exported, and how.
- *
- * @category models
- * @since 0.1.0
- */
-export interface Settings {
-  readonly traces: ReadonlyArray<Exporter>
-  readonly metrics: ReadonlyArray<Exporter>
-  readonly metricExportIntervalMillis: number
-  readonly metricExportTimeoutMillis: number
-  readonly metricTemporality: "cumulative" | "delta"
-  readonly serviceName: string
-  readonly serviceInstanceId: string
-}
+import type { Exporter } from "./TelemetrySettings.ts"
 
 const setting = (name: string) =>
   Effect.map(Config.withDefault(Config.String(name), ""), (text) => text.trim())

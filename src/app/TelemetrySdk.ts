@@ -22,7 +22,7 @@ import {
 } from "@opentelemetry/sdk-trace-base"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import type { Exporter, Settings } from "./Telemetry.ts"
+import type { Exporter, Settings } from "./TelemetrySettings.ts"
 
 /** How long the end of the program waits for the last of its telemetry to arrive, as OpenTelemetry's layer does. */
 const deliveryMillis = 3_000

@@ -15,7 +15,10 @@ import type { Fleet } from "./Fleet.ts"
 import { Screen } from "./Screen.ts"
 import * as UserError from "./UserError.ts"
 
-const outcomes = ["written", "superseded", "dropped", "discarded", "queued", "pending", "inFlight"] as const
+const outcomes = [
+  ...(["written", "superseded", "dropped", "discarded"] as const),
+  ...(["unchanged", "refused", "queued", "pending", "inFlight"] as const)
+]
 
 const sum = (accounting: Accounting): number =>
   outcomes.reduce((total, outcome) => total + accounting[outcome], 0)
@@ -28,7 +31,7 @@ const account = (metadata: Accounting, stats: Accounting): string => {
     `${" ".repeat(20)}metadata       stats`,
     line("offered", metadata.offered, stats.offered),
     ...outcomes
-      // Empty once a batcher has closed; else it has to be seen.
+      // Mostly none once a batcher has closed; else it has to be seen.
       .filter((outcome, index) => index < 4 || metadata[outcome] + stats[outcome] > 0)
       .map((outcome, index) =>
         line(`${index === 0 ? "=" : "+"} ${outcome}`, metadata[outcome], stats[outcome])

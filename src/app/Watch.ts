@@ -1,19 +1,15 @@
 /**
- * The demo's observer: a subscriber on a connection of its own that sees which
- * agents changed, and the times in between that tell how long a fact took.
+ * The demo's observer: it watches some of the agents, as a user interface does,
+ * and tells how long a fact took from `add` to being shown.
  *
  * @since 0.1.0
  */
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
-import * as Queue from "effect/Queue"
-import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
 import type { AgentId } from "../AgentId.ts"
-import * as AgentIdChunks from "../AgentIdChunks.ts"
-import type { MetadataBatch } from "../Metadata.ts"
-import { metadataBatchChannel } from "../MetadataBatcher.ts"
-import { Pubsub, type PubsubError } from "../Pubsub.ts"
+import { MetadataWatcher, type View } from "../MetadataWatcher.ts"
 import { Store, type StoreError } from "../Store.ts"
 
 /**
@@ -23,10 +19,11 @@ import { Store, type StoreError } from "../Store.ts"
  * @since 0.1.0
  */
 export interface Sightings {
+  /** Times that changes were announced; those that wait for each other count as one. */
   readonly notifications: number
   /** Whether the last write succeeded. */
   readonly isUp: boolean
-  /** Milliseconds from `add` to the notification, of the last five seconds, in ascending order. */
+  /** Milliseconds from `add` to being shown, of the last five seconds, in ascending order. */
   readonly latencies: ReadonlyArray<number>
 }
 
@@ -35,44 +32,49 @@ export interface Sightings {
  * @since 0.1.0
  */
 export interface Watch {
-  /** A store that lets the watch see what is written through it. */
+  /** A store that lets the watch see whether writes succeed. */
   readonly observe: (store: Store["Service"]) => Store["Service"]
   readonly sightings: Effect.Effect<Sightings>
 }
 
 const windowMillis = 5_000
 
+/** Enough for a latency, and no load of its own next to thousands of agents. */
+const maxWatched = 100
+
 /**
- * Subscribes, and counts until the scope closes.
+ * Watches until the scope closes.
  *
  * @category constructors
  * @since 0.1.0
  */
-export const make: Effect.Effect<Watch, PubsubError, Pubsub | Scope.Scope> = Effect.gen(function* () {
-  const pubsub = yield* Pubsub
+export const make = Effect.fnUntraced(function* (
+  agentIds: ReadonlyArray<AgentId>
+): Effect.fn.Return<Watch, never, MetadataWatcher | Scope.Scope> {
+  const watcher = yield* MetadataWatcher
   const clock = yield* Clock.Clock
-  // When the oldest fact that is written and not yet announced was added, per
-  // agent. Without it, a notification on its way would count for a fact that
-  // came after it was sent.
-  const written = new Map<AgentId, number>()
+  const start = clock.currentTimeMillisUnsafe()
   let latencies: Array<{ readonly seenAt: number; readonly millis: number }> = []
   let notifications = 0
   let isUp = true
 
-  const recordWritten = ({ agentIds, collectedAt }: MetadataBatch) =>
-    agentIds.forEach((agentId, row) => {
-      if (!written.has(agentId)) written.set(agentId, collectedAt[row] ?? 0)
-    })
-
-  const recordSeen = (agentIds: ReadonlyArray<AgentId>) => {
-    const seenAt = clock.currentTimeMillisUnsafe()
-    for (const agentId of agentIds) {
-      const addedAt = written.get(agentId)
-      if (addedAt === undefined) continue
-      written.delete(agentId)
-      latencies.push({ seenAt, millis: seenAt - addedAt })
-    }
+  const look = (agentId: AgentId): Effect.Effect<void> => {
+    // What an earlier run left behind is not new.
+    let newest = start - 1
+    const recordSeen = ({ facts }: View) =>
+      Effect.sync(() => {
+        const added = facts.map((fact) => fact.collectedAt.epochMilliseconds).filter((at) => at > newest)
+        if (added.length === 0) return
+        newest = Math.max(...added)
+        const seenAt = clock.currentTimeMillisUnsafe()
+        latencies.push({ seenAt, millis: seenAt - Math.min(...added) })
+      })
+    return Stream.runForEach(watcher.watch(agentId), recordSeen)
   }
+  yield* Effect.forEach(agentIds.slice(0, maxWatched), (agentId) => Effect.forkScoped(look(agentId)))
+
+  const count = (tag: string) => Effect.sync(() => (notifications += tag === "Changed" ? 1 : 0))
+  yield* Effect.forkScoped(Stream.runForEach(watcher.changes, ({ _tag }) => count(_tag)))
 
   const observeWrite = <A>(write: Effect.Effect<A, StoreError>) =>
     write.pipe(
@@ -84,29 +86,11 @@ export const make: Effect.Effect<Watch, PubsubError, Pubsub | Scope.Scope> = Eff
       )
     )
 
-  const signals = yield* pubsub.subscribe(metadataBatchChannel)
-  yield* Queue.take(signals).pipe(
-    Effect.flatMap((signal) => {
-      // After a resync a reader would read anew; this one only counts.
-      if (signal._tag === "Resync") return Effect.sync(() => written.clear())
-      notifications += 1
-      return Result.match(AgentIdChunks.decode(signal.payload), {
-        onSuccess: (agentIds) => Effect.sync(() => recordSeen(agentIds)),
-        onFailure: (error) => Effect.logWarning("a notification that cannot be read", error)
-      })
-    }),
-    Effect.forever,
-    Effect.forkScoped
-  )
-
   return {
     observe: (store) =>
       Store.of({
         ...store,
-        batchUpdateMetadata: (batch) =>
-          Effect.tap(observeWrite(store.batchUpdateMetadata(batch)), () =>
-            Effect.sync(() => recordWritten(batch))
-          ),
+        batchUpdateMetadata: (batch) => observeWrite(store.batchUpdateMetadata(batch)),
         batchInsertStats: (rows) => observeWrite(store.batchInsertStats(rows))
       }),
     sightings: Effect.sync(() => {

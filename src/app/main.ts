@@ -7,7 +7,10 @@ import * as Exit from "effect/Exit"
 import * as Runtime from "effect/Runtime"
 import packageJson from "../../package.json" with { type: "json" }
 import * as Migrate from "./Migrate.ts"
+import * as Serve from "./Serve.ts"
 import * as Simulate from "./Simulate.ts"
+import * as Token from "./Token.ts"
+import * as WatchCommand from "./WatchCommand.ts"
 
 // The first signal interrupts the program, which then writes what is left; a
 // second one ends it at once. npm passes on the Ctrl-C that the terminal has
@@ -20,16 +23,22 @@ for (const signal of ["SIGINT", "SIGTERM"] as const) {
   })
 }
 
-// Ending by a signal is no failure; having lost something is. The process ends
+// Ending by a signal is no failure; having lost something is, and has set the code. The process ends
 // here, whatever still holds a timer: an exporter that retries, for one.
 const teardown: Runtime.Teardown = (exit) =>
   Runtime.defaultTeardown(exit, (code) =>
-    process.exit(Exit.isFailure(exit) && Cause.hasInterruptsOnly(exit.cause) ? 0 : code)
+    process.exit(Exit.isFailure(exit) && Cause.hasInterruptsOnly(exit.cause) ? process.exitCode : code)
   )
 
 Command.make("effect-metadata-batcher").pipe(
   Command.withDescription("Newest-wins batching of agent metadata into PostgreSQL"),
-  Command.withSubcommands([Simulate.command, Migrate.command]),
+  Command.withSubcommands([
+    Serve.command,
+    Simulate.command,
+    WatchCommand.command,
+    Token.command,
+    Migrate.command
+  ]),
   Command.run({ version: packageJson.version }),
   Effect.provide(NodeServices.layer),
   NodeRuntime.runMain({ teardown })

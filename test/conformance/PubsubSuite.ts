@@ -9,13 +9,37 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Layer from "effect/Layer"
 import * as Queue from "effect/Queue"
+import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
 import type * as Pubsub from "../../src/Pubsub.ts"
 
-/** The pubsub, and how to break its subscriptions' connection for a moment. */
-export class PubsubUnderTest extends Context.Service<PubsubUnderTest, Pubsub.MemoryPubsub>()(
-  "test/PubsubUnderTest"
-) {}
+/** The pubsub, and what may happen to it. Each misfortune is over when it returns. */
+export class PubsubUnderTest extends Context.Service<
+  PubsubUnderTest,
+  {
+    readonly pubsub: Pubsub.Pubsub["Service"]
+    /** The same channels in another process. */
+    readonly elsewhere: Pubsub.Pubsub["Service"]
+    /** The connection that listens is lost. */
+    readonly cut: Effect.Effect<void>
+    /** The server crashes and is started again. */
+    readonly crash: Effect.Effect<void>
+    /** The server is shut down and started again. */
+    readonly restart: Effect.Effect<void>
+    /** The server keeps its connections and answers nothing, until that has been noticed. */
+    readonly hang: Effect.Effect<void>
+  }
+>()("test/PubsubUnderTest") {}
+
+const misfortunes = [
+  ["its connection was lost", "cut"],
+  ["its server crashed", "crash"],
+  ["its server was restarted", "restart"],
+  ["its server hung", "hang"]
+] as const
+
+/** How often the connection is lost in a row; a soak asks for more. */
+const losses = Number(process.env["SOAK_LOSSES"] ?? 5)
 
 export const makeChannel = (): string => `channel ${crypto.randomUUID()}`
 
@@ -166,30 +190,72 @@ export const pubsubSuite = <E>(name: string, pubsubLayer: Layer.Layer<PubsubUnde
       })
     )
 
-    it.effect("tells every subscriber of every channel to read anew after the connection was lost", () =>
+    it.effect("delivers what another process publishes, and the other way round", () =>
       Effect.gen(function* () {
-        const { pubsub, resync } = yield* PubsubUnderTest
-        const [news, weather] = [makeChannel(), makeChannel()]
-        const subscriptions = [
-          { channel: news, signals: yield* pubsub.subscribe(news) },
-          { channel: news, signals: yield* pubsub.subscribe(news) },
-          { channel: weather, signals: yield* pubsub.subscribe(weather) }
-        ]
-        for (const round of ["first", "second"]) {
-          yield* pubsub.publish(news, [`before the ${round}`])
-          yield* pubsub.publish(weather, [`before the ${round}`])
-          for (const { signals } of subscriptions) {
-            assert.deepStrictEqual(yield* take(signals, 1), [`before the ${round}`])
-          }
-          yield* resync
-          for (const { signals } of subscriptions) yield* takeUntilResync(signals)
-          yield* pubsub.publish(news, [`after the ${round}`])
-          yield* pubsub.publish(weather, [`after the ${round}`])
-          for (const { signals } of subscriptions) {
-            assert.deepStrictEqual(yield* take(signals, 1), [`after the ${round}`])
-          }
-        }
+        const { elsewhere, pubsub } = yield* PubsubUnderTest
+        const channel = makeChannel()
+        const [here, there] = [yield* pubsub.subscribe(channel), yield* elsewhere.subscribe(channel)]
+        yield* elsewhere.publish(channel, ["from there", "and more"])
+        assert.deepStrictEqual(yield* take(here, 2), ["from there", "and more"])
+        yield* pubsub.publish(channel, ["from here"])
+        assert.deepStrictEqual(yield* take(there, 3), ["from there", "and more", "from here"])
       })
+    )
+
+    it.effect.each(misfortunes)(
+      "tells every subscriber of every channel to read anew after %s",
+      ([, misfortune]) =>
+        Effect.gen(function* () {
+          const { pubsub, [misfortune]: happen } = yield* PubsubUnderTest
+          const [news, weather] = [makeChannel(), makeChannel()]
+          const subscriptions = [
+            { channel: news, signals: yield* pubsub.subscribe(news) },
+            { channel: news, signals: yield* pubsub.subscribe(news) },
+            { channel: weather, signals: yield* pubsub.subscribe(weather) }
+          ]
+          for (const round of ["first", "second"]) {
+            yield* pubsub.publish(news, [`before the ${round}`])
+            yield* pubsub.publish(weather, [`before the ${round}`])
+            for (const { signals } of subscriptions) {
+              assert.deepStrictEqual(yield* take(signals, 1), [`before the ${round}`])
+            }
+            yield* happen
+            for (const { signals } of subscriptions) yield* takeUntilResync(signals)
+            // The pool that publishes may hold a connection that it does not know to be dead.
+            for (const channel of [news, weather]) {
+              yield* Effect.retry(
+                pubsub.publish(channel, [`after the ${round}`]),
+                Schedule.spaced("20 millis")
+              )
+            }
+            for (const { signals } of subscriptions) {
+              assert.deepStrictEqual(yield* take(signals, 1), [`after the ${round}`])
+            }
+          }
+        })
+    )
+
+    it.effect(
+      `loses nobody in ${losses} lost connections in a row while others come and go`,
+      () =>
+        Effect.gen(function* () {
+          const { cut, pubsub } = yield* PubsubUnderTest
+          const channel = makeChannel()
+          const signals = yield* pubsub.subscribe(channel)
+          for (let round = 0; round < losses; round++) {
+            const visitor = Effect.scoped(Effect.ignore(pubsub.subscribe(makeChannel())))
+            yield* Effect.all([visitor, cut, visitor], { concurrency: "unbounded" })
+            yield* takeUntilResync(signals)
+            const payload = `round ${round}`
+            yield* Effect.retry(pubsub.publish(channel, [payload]), Schedule.spaced("20 millis"))
+            // More than one reconnect may follow one loss.
+            const next = yield* Effect.repeat(Queue.take(signals), {
+              until: (signal) => signal._tag === "Message"
+            })
+            assert.deepStrictEqual(next, { _tag: "Message", payload })
+          }
+        }),
+      30_000 + losses * 1_000
     )
 
     it.effect("keeps a bounded backlog for a subscriber that does not read, and holds up no other", () =>

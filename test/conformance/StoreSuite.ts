@@ -62,8 +62,8 @@ export const makeStats = (stats?: Partial<AgentStatsRow>): AgentStatsRow => ({
   ...stats
 })
 
-const rowsRejected = (write: Effect.Effect<void, Store.StoreError>) =>
-  Effect.map(Effect.flip(write), ({ reason }) => (reason._tag === "Rejected" ? reason.rows : reason._tag))
+const rowsRefused = (write: Effect.Effect<Store.WriteResult, Store.StoreError>) =>
+  Effect.map(write, ({ refused }) => refused.map(({ position }) => position))
 
 const time = 1_700_000_000_000
 
@@ -144,6 +144,93 @@ export const storeSuite = <E>(name: string, storeLayer: Layer.Layer<StoreUnderTe
       })
     )
 
+    it.effect("says which rows changed nothing, because a newer fact is held", () =>
+      Effect.gen(function* () {
+        const { store } = yield* StoreUnderTest
+        const agentId = makeAgentId()
+        const batch = (at: ReadonlyArray<number>) =>
+          batchOf(at.map((millis, key): Fact => [agentId, `key ${key}`, "", time + millis]))
+        const results = yield* Effect.forEach(
+          [batch([1, 1, 1]), batch([1, 2, 0]), batch([0, 0, 0, 0]), batch([9, 9, 9, 9])],
+          store.batchUpdateMetadata
+        )
+        assert.deepStrictEqual(
+          results.map(({ changed, superseded }) => [changed, superseded]),
+          [
+            [3, []],
+            [2, [2]],
+            [1, [0, 1, 2]],
+            [4, []]
+          ]
+        )
+        for (const { missing, refused } of results) assert.deepStrictEqual([missing, refused], [[], []])
+      })
+    )
+
+    it.effect("returns the facts under the keys asked for", () =>
+      Effect.gen(function* () {
+        const { store } = yield* StoreUnderTest
+        const [a, b] = [makeAgentId(), makeAgentId()]
+        yield* store.batchUpdateMetadata(
+          batchOf([
+            [a, "cpu", "1", time],
+            [a, "disk", "2", time],
+            [b, "disk", "3", time]
+          ])
+        )
+        const found = (keys: ReadonlyArray<string>) =>
+          Effect.map(store.metadataOf([a, b], { keys }), (agents) =>
+            Object.fromEntries(
+              agents.map(({ agentId, facts }) => [agentId, facts.map(({ value }) => value).sort()])
+            )
+          )
+        assert.deepStrictEqual(yield* found(["cpu", "memory"]), { [a]: ["1"] })
+        assert.deepStrictEqual(yield* found(["disk", "cpu"]), { [a]: ["1", "2"], [b]: ["3"] })
+        assert.deepStrictEqual(yield* found([]), {})
+      })
+    )
+
+    it.effect("lists its agents by id, page by page, and deletes them", () =>
+      Effect.gen(function* () {
+        const { store } = yield* StoreUnderTest
+        // Far from the ids of other tests, which share the store.
+        const ids = [3, 1, 2, 0].map((n) =>
+          Schema.decodeSync(AgentId)(`ffffffff-ffff-4fff-8fff-fffffffffff${n}`)
+        )
+        yield* store.batchUpdateMetadata(
+          batchOf(
+            ids.flatMap((agentId, n) => [
+              [agentId, "cpu", "", time + n] as const,
+              [agentId, "disk", "", time + 10 * n, n < 2 ? "no such device" : ""] as const
+            ])
+          )
+        )
+        const page = (after: AgentId | undefined, limit: number) =>
+          Effect.map(store.agents({ after, limit }), (agents) =>
+            agents.map(({ lastCollectedAt, ...agent }) => ({
+              ...agent,
+              last: lastCollectedAt.epochMilliseconds - time
+            }))
+          )
+        const before = Schema.decodeSync(AgentId)("ffffffff-ffff-4fff-8fff-000000000000")
+        const [three, one, two, zero] = ids
+        assert.deepStrictEqual(yield* page(before, 2), [
+          { agentId: zero, facts: 2, errors: 0, last: 30 },
+          { agentId: one, facts: 2, errors: 1, last: 10 }
+        ])
+        assert.deepStrictEqual(yield* page(one, 3), [
+          { agentId: two, facts: 2, errors: 0, last: 20 },
+          { agentId: three, facts: 2, errors: 1, last: 0 }
+        ])
+        assert.deepStrictEqual(yield* page(three, 1), [])
+        assert.strictEqual((yield* store.agents({ limit: 3 })).length, 3)
+        assert.strictEqual(yield* store.deleteAgents(ids.slice(0, 3)), 6)
+        assert.strictEqual(yield* store.deleteAgents(ids), 2)
+        assert.strictEqual(yield* store.deleteAgents([]), 0)
+        assert.deepStrictEqual(yield* page(before, 9), [])
+      })
+    )
+
     it.effect("tells times apart by fractions of a millisecond", () =>
       Effect.gen(function* () {
         const { store } = yield* StoreUnderTest
@@ -196,7 +283,7 @@ export const storeSuite = <E>(name: string, storeLayer: Layer.Layer<StoreUnderTe
       })
     )
 
-    it.effect.each(badFacts)("refuses %s, names its rows and writes nothing of the batch", ([, bad]) =>
+    it.effect.each(badFacts)("refuses %s, names its rows, and writes the others", ([, bad]) =>
       Effect.gen(function* () {
         const { store } = yield* StoreUnderTest
         const agentId = makeAgentId()
@@ -210,8 +297,14 @@ export const storeSuite = <E>(name: string, storeLayer: Layer.Layer<StoreUnderTe
             [agentId, `${key}2`, value, time, `${error}\0`]
           ])
         )
-        assert.deepStrictEqual(yield* rowsRejected(write), [1, 3])
-        assert.deepStrictEqual(yield* factsOf(store, agentId), {})
+        const result = yield* write
+        assert.deepStrictEqual(
+          result.refused.map(({ position }) => position),
+          [1, 3]
+        )
+        assert.deepStrictEqual([result.changed, result.superseded, result.missing], [2, [], []])
+        for (const { why } of result.refused) assert.match(why, /^the (key|value|error) (contains|is longer)/)
+        assert.deepStrictEqual(Object.keys(yield* factsOf(store, agentId)).sort(), ["a", "b"])
       })
     )
 
@@ -221,9 +314,9 @@ export const storeSuite = <E>(name: string, storeLayer: Layer.Layer<StoreUnderTe
         const agentId = makeAgentId()
         const facts = badTimes.map((at, row): Fact => [agentId, `key ${row}`, "", at])
         const rows = facts.map((_, row) => row)
-        assert.deepStrictEqual(yield* rowsRejected(store.batchUpdateMetadata(batchOf(facts))), rows)
+        assert.deepStrictEqual(yield* rowsRefused(store.batchUpdateMetadata(batchOf(facts))), rows)
         const malformed = { ...batchOf([[agentId, "cpu", "", time]]), agentIds: ["agent-7" as AgentId] }
-        assert.deepStrictEqual(yield* rowsRejected(store.batchUpdateMetadata(malformed)), [0])
+        assert.deepStrictEqual(yield* rowsRefused(store.batchUpdateMetadata(malformed)), [0])
       })
     )
 
@@ -345,17 +438,18 @@ export const storeSuite = <E>(name: string, storeLayer: Layer.Layer<StoreUnderTe
         const { store } = yield* StoreUnderTest
         const [first, second] = [makeStats(), makeStats()]
         yield* store.batchInsertStats([first])
-        yield* store.batchInsertStats([{ ...first, rxBytes: 0n }, second])
+        const result = yield* store.batchInsertStats([{ ...first, rxBytes: 0n }, second])
+        assert.deepStrictEqual(result, { changed: 2, superseded: [], missing: [], refused: [] })
         assert.deepStrictEqual(yield* statsHeld([first.id, second.id]), [first, second])
       })
     )
 
-    it.effect.each(badStats)("refuses a report with %s, names its row and appends nothing", ([, bad]) =>
+    it.effect.each(badStats)("refuses a report with %s, names its row and appends the others", ([, bad]) =>
       Effect.gen(function* () {
         const { store } = yield* StoreUnderTest
         const rows = [makeStats(), makeStats(bad), makeStats()]
-        assert.deepStrictEqual(yield* rowsRejected(store.batchInsertStats(rows)), [1])
-        assert.deepStrictEqual(yield* statsHeld(rows.map(({ id }) => id)), [])
+        assert.deepStrictEqual(yield* rowsRefused(store.batchInsertStats(rows)), [1])
+        assert.deepStrictEqual(yield* statsHeld(rows.map(({ id }) => id)), [rows[0], rows[2]])
       })
     )
 

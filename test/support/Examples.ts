@@ -1,5 +1,5 @@
 /**
- * Compiles and runs the TypeScript examples in docstrings and the README.
+ * Compiles and runs the TypeScript examples in docstrings and on the pages.
  *
  * A workspace is a temporary folder that stands in for the package: it has the
  * package's name, its exports lead to the sources, and `src` and `node_modules`
@@ -11,8 +11,7 @@ import { execFile } from "node:child_process"
 import * as fs from "node:fs"
 import * as os from "node:os"
 import * as path from "node:path"
-
-const repository = path.resolve(import.meta.dirname, "../..")
+import { blocksOf, pages, read, repository } from "./Pages.ts"
 
 export interface Example {
   /** Where it stands: file and line of its opening fence, from 1. */
@@ -20,41 +19,29 @@ export interface Example {
   readonly fileName: string
   /** The code, on the lines on which it stands in its source. */
   readonly code: string
-  /** False for a block marked `no-run`: a fragment, or one that needs a database. */
+  /** False for a block marked `no-run`: it needs what a test does not have. */
   readonly runs: boolean
 }
 
-export const extract = (file: string, text: string): ReadonlyArray<Example> => {
-  const examples: Array<Example> = []
-  const lines = text.split(/\r?\n/)
-  for (let start = 0; start < lines.length; start++) {
-    const fence = /^(\s*(?:\* )?)```ts(?: (.*))?$/.exec(lines[start] ?? "")
-    if (fence === null) continue
-    const indent = fence[1]?.length ?? 0
-    const length = lines.slice(start + 1).findIndex((line) => line.slice(indent).trimEnd() === "```")
-    if (length === -1) throw new Error(`${file}:${start + 1}: the block does not end`)
-    const body = lines.slice(start + 1, start + 1 + length).map((line) => line.slice(indent))
-    examples.push({
-      name: `${file}:${start + 1}`,
-      fileName: `${file.replaceAll(/[^A-Za-z0-9]+/g, "-")}-${start + 1}.ts`,
-      code: `${"\n".repeat(start + 1)}${body.join("\n")}\n`,
-      runs: !(fence[2] ?? "").split(" ").includes("no-run")
-    })
-    start += length + 1
-  }
-  return examples
-}
+/** The examples in TypeScript of a page, or of the docstrings of a source. */
+export const extract = (file: string, text: string): ReadonlyArray<Example> =>
+  blocksOf(file, text)
+    .filter(({ language }) => language === "ts")
+    .map(({ line, lines, name, runs }) => ({
+      name,
+      fileName: `${file.replaceAll(/[^A-Za-z0-9]+/g, "-")}-${line}.ts`,
+      code: `${"\n".repeat(line)}${lines.join("\n")}\n`,
+      runs
+    }))
 
-/** Every example of the README and of the library's docstrings. */
+/** Every example of every page and of the library's docstrings. */
 export const extractAll = (): ReadonlyArray<Example> => {
   const sources = fs
     .readdirSync(path.join(repository, "src"), { recursive: true, encoding: "utf8" })
     .map((file) => `src/${file.replaceAll(path.sep, "/")}`)
     .filter((file) => file.endsWith(".ts") && !file.startsWith("src/app/"))
     .sort()
-  return ["README.md", ...sources].flatMap((file) =>
-    extract(file, fs.readFileSync(path.join(repository, file), "utf8"))
-  )
+  return [...pages, ...sources].flatMap((file) => extract(file, read(file)))
 }
 
 interface Output {
@@ -62,13 +49,17 @@ interface Output {
   readonly output: string
 }
 
-const node = (cwd: string, args: ReadonlyArray<string>): Promise<Output> =>
+const node = (
+  cwd: string,
+  args: ReadonlyArray<string>,
+  environment: Readonly<Record<string, string>> = {}
+): Promise<Output> =>
   new Promise((resolve) => {
     const child = execFile(
       process.execPath,
       args,
       // An example that does not end by itself is wrong: it left something open.
-      { cwd, timeout: 20_000, killSignal: "SIGKILL" },
+      { cwd, env: { ...process.env, ...environment }, timeout: 60_000, killSignal: "SIGKILL" },
       (_error, stdout, stderr) =>
         resolve({ exitCode: child.exitCode ?? child.signalCode, output: stdout + stderr })
     )
@@ -77,7 +68,7 @@ const node = (cwd: string, args: ReadonlyArray<string>): Promise<Output> =>
 export interface Workspace extends AsyncDisposable {
   /** What the compiler says of each example, by name; nothing for a sound one. */
   readonly compile: () => Promise<(example: Example) => string>
-  readonly run: (example: Example) => Promise<Output>
+  readonly run: (example: Example, environment?: Readonly<Record<string, string>>) => Promise<Output>
 }
 
 export const makeWorkspace = (examples: ReadonlyArray<Example>): Workspace => {
@@ -115,7 +106,7 @@ export const makeWorkspace = (examples: ReadonlyArray<Example>): Workspace => {
       }
       return ({ fileName }) => diagnostics.filter((line) => line.startsWith(`${fileName}(`)).join("\n")
     },
-    run: (example) => node(folder, [example.fileName]),
+    run: (example, environment) => node(folder, [example.fileName], environment),
     [Symbol.asyncDispose]: () => fs.promises.rm(folder, { recursive: true, force: true })
   }
 }

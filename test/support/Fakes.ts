@@ -1,132 +1,42 @@
 /**
- * A `Store` and a `Pubsub` that do what the test tells them, and a
- * `MetadataBatcher` between them whose metrics and logs are the test's own.
+ * A batcher over a `Store` and a `Pubsub` that do what the test tells them, with
+ * metrics and logs of the test's own.
  *
  * A test waits for events ("the next write began") or for a state ("nothing is
- * queued"); it never counts turns of the event loop.
+ * queued"); it never counts turns of the event loop. Whatever a test does, its
+ * double of the store sees that no batcher breaks a rule: a key twice in one
+ * statement, too many rows or writes at once, a notification before its rows.
  */
 import { assert } from "@effect/vitest"
-import * as Clock from "effect/Clock"
 import type * as Context from "effect/Context"
-import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
-import * as Latch from "effect/Latch"
-import * as Layer from "effect/Layer"
-import * as Logger from "effect/Logger"
 import type * as LogLevel from "effect/LogLevel"
 import * as Metric from "effect/Metric"
 import * as PrometheusMetrics from "effect/observability/PrometheusMetrics"
 import * as Queue from "effect/Queue"
-import * as References from "effect/References"
-import * as Result from "effect/Result"
 import * as Scope from "effect/Scope"
 import * as TestClock from "effect/testing/TestClock"
-import { AgentId } from "../../src/AgentId.ts"
-import * as AgentIdChunks from "../../src/AgentIdChunks.ts"
-import type { AgentStatsRow } from "../../src/AgentStats.ts"
 import type * as Batcher from "../../src/Batcher.ts"
 import * as BatcherMetrics from "../../src/BatcherMetrics.ts"
-import type { Metadata, MetadataBatch } from "../../src/Metadata.ts"
 import * as MetadataBatcher from "../../src/MetadataBatcher.ts"
 import * as Pubsub from "../../src/Pubsub.ts"
 import * as StatsBatcher from "../../src/StatsBatcher.ts"
 import * as Store from "../../src/Store.ts"
+import { assertAddsUp, identify } from "./Facts.ts"
+import * as FakePubsub from "./FakePubsub.ts"
+import * as FakeStore from "./FakeStore.ts"
+import { captureLogs, type LogLine } from "./Logs.ts"
+import type { Fault } from "./Script.ts"
 
-/** An operation that records its calls and answers each as told. */
-export interface Script<Call, E> {
-  readonly run: (call: Call) => Effect.Effect<void, E>
-  /** Every call so far, and those of them that succeeded. */
-  readonly calls: ReadonlyArray<Call>
-  readonly succeeded: ReadonlyArray<Call>
-  /** When each call came, in milliseconds since the epoch. */
-  readonly times: ReadonlyArray<number>
-  /** The next call that nobody has asked for yet, once it has come. */
-  readonly began: Effect.Effect<Call>
-  /** The same, once it has been answered. */
-  readonly ended: Effect.Effect<Call>
-  /** How the next calls are answered, one each. */
-  readonly answer: (...answers: ReadonlyArray<Effect.Effect<unknown, E>>) => void
-  /** How every call is answered that has no answer of its own. */
-  readonly answerAll: (answer: (call: Call) => Effect.Effect<unknown, E>) => void
-  /** Answers the next call as said, or with success, once the latch is opened. */
-  readonly hold: (answer?: Effect.Effect<unknown, E>) => Latch.Latch
-}
+export { agentIdOf, agentsOf, assertAddsUp, fact, facts, identify, makeAgentId, rowsOf } from "./Facts.ts"
+export { isPoison, poison, refusesPoison, refusing } from "./FakeStore.ts"
+export { captureLogs, type LogLine, warnings } from "./Logs.ts"
+export type { Fault } from "./Script.ts"
 
-const makeScript = <Call, E>(): Effect.Effect<Script<Call, E>> =>
-  Effect.gen(function* () {
-    const clock = yield* Clock.Clock
-    const [began, ended] = [yield* Queue.unbounded<Call>(), yield* Queue.unbounded<Call>()]
-    const answers: Array<Effect.Effect<unknown, E>> = []
-    let answerAll = (_: Call): Effect.Effect<unknown, E> => Effect.void
-    const calls: Array<Call> = []
-    const succeeded: Array<Call> = []
-    const times: Array<number> = []
-    return {
-      run: (call) =>
-        Effect.suspend(() => {
-          calls.push(call)
-          times.push(clock.currentTimeMillisUnsafe())
-          Queue.offerUnsafe(began, call)
-          return answers.shift() ?? answerAll(call)
-        }).pipe(
-          Effect.andThen(
-            Effect.sync(() => {
-              succeeded.push(call)
-            })
-          ),
-          Effect.ensuring(Effect.sync(() => Queue.offerUnsafe(ended, call)))
-        ),
-      calls,
-      succeeded,
-      times,
-      began: Queue.take(began),
-      ended: Queue.take(ended),
-      answer: (...more) => {
-        answers.push(...more)
-      },
-      answerAll: (answer) => {
-        answers.length = 0
-        answerAll = answer
-      },
-      hold: (answer = Effect.void) => {
-        const latch = Latch.makeUnsafe()
-        answers.push(Effect.andThen(latch.await, answer))
-        return latch
-      }
-    }
-  })
-
-export interface Publication {
-  readonly channel: string
-  readonly payloads: ReadonlyArray<string>
-}
-
-export interface LogLine {
-  readonly level: LogLevel.LogLevel
-  readonly message: string
-  readonly annotations: Readonly<Record<string, unknown>>
-  readonly at: number
-}
-
-/** Keeps everything logged, from debug upwards. */
-export const captureLogs = (
-  onLine?: (line: LogLine) => void
-): readonly [lines: ReadonlyArray<LogLine>, layer: Layer.Layer<never>] => {
-  const lines: Array<LogLine> = []
-  const logger = Logger.make<unknown, void>(({ date, fiber, logLevel, message }) => {
-    const line = {
-      level: logLevel,
-      message: (Array.isArray(message) ? message : [message]).map(String).join(" "),
-      annotations: fiber.getRef(References.CurrentLogAnnotations),
-      at: date.getTime()
-    }
-    lines.push(line)
-    onLine?.(line)
-  })
-  return [lines, Layer.merge(Logger.layer([logger]), Layer.succeed(References.MinimumLogLevel, "Debug"))]
-}
+/** Milliseconds since the epoch, as the test's clock has it. */
+export const now = TestClock.testClockWith((clock) => Effect.sync(clock.currentTimeMillisUnsafe))
 
 /** Runs a batcher in a scope of its own, with metrics and logs of its own. */
 export const run = Effect.fnUntraced(function* <
@@ -149,6 +59,7 @@ export const run = Effect.fnUntraced(function* <
     Effect.provide(logging),
     Scope.provide(scope)
   )
+  const close = Scope.close(scope, Exit.void)
 
   return {
     batcher,
@@ -173,45 +84,75 @@ export const run = Effect.fnUntraced(function* <
         Effect.tap(assertAddsUp),
         Effect.repeat({ until: condition })
       ),
-    close: Scope.close(scope, Exit.void)
+    /** What the account says at this moment, which has to add up. */
+    assertAccount: (expected: Partial<Batcher.Accounting>) =>
+      Effect.tap(batcher.accounting, (account) =>
+        Effect.andThen(
+          assertAddsUp(account),
+          Effect.sync(() => assert.deepInclude(account, expected))
+        )
+      ),
+    close,
+    /** Closes the batcher, letting time pass until it has: how long that took, and what was said. */
+    closeInTime: Effect.gen(function* () {
+      const [from, said] = [yield* now, lines.length]
+      const closing = yield* Effect.forkChild(Effect.andThen(close, now), { startImmediately: true })
+      for (let waited = 0; closing.pollUnsafe() === undefined && waited < 60; waited++) {
+        yield* TestClock.adjust("1 second")
+      }
+      return { took: (yield* Fiber.join(closing)) - from, logs: lines.slice(said) }
+    })
   }
 })
 
-const unused = Effect.die(new Error("not used by a batcher"))
+/** A store and a pubsub that several batchers may share. */
+export const makeWorld = Effect.fnUntraced(function* (
+  options?: Pick<Batcher.Options, "maxBatchSize" | "writeConcurrency">
+) {
+  const violations: Array<string> = []
+  const pubsub = yield* FakePubsub.make(violations)
+  const store = yield* FakeStore.make({ ...options, violations, onApplied: pubsub.noteApplied })
+  // Whatever else a test looks at.
+  yield* Effect.addFinalizer(() => Effect.sync(() => assert.deepStrictEqual(violations, [])))
+  return {
+    ...store,
+    ...pubsub,
+    /** What no batcher may do, as it was seen. */
+    violations: violations as ReadonlyArray<string>,
+    /** The value that a reader finds. */
+    valueHeld: (agentId: Parameters<typeof identify>[0]["agentId"], key: string) =>
+      store.held.get(identify({ agentId, key }))?.value,
+    /** What happens to the calls from now on. */
+    inject: (faults: { readonly write?: ReadonlyArray<Fault>; readonly publish?: ReadonlyArray<Fault> }) => {
+      if (faults.write !== undefined) store.writes.suffer(faults.write)
+      if (faults.publish !== undefined) pubsub.publishes.suffer(faults.publish)
+    }
+  }
+})
 
-/** A running batcher over a scripted store and pubsub. */
-export const start = Effect.fnUntraced(function* (options?: MetadataBatcher.Options) {
-  const writes = yield* makeScript<MetadataBatch, Store.StoreError>()
-  const publishes = yield* makeScript<Publication, Pubsub.PubsubError>()
-  const store = Store.Store.of({
-    batchUpdateMetadata: writes.run,
-    batchInsertStats: () => unused,
-    metadataOf: () => unused
-  })
-  const pubsub = Pubsub.Pubsub.of({
-    publish: (channel, payloads) => publishes.run({ channel, payloads }),
-    subscribe: () => unused
-  })
+export type World = Effect.Success<ReturnType<typeof makeWorld>>
+
+/** A running batcher over a store and a pubsub of its own, or ones that it shares. */
+export const start = Effect.fnUntraced(function* (options?: MetadataBatcher.Options, shared?: World) {
+  const world = shared ?? (yield* makeWorld(options))
   const running = yield* run(
     "metadata",
     MetadataBatcher.make(options).pipe(
-      Effect.provideService(Store.Store, store),
-      Effect.provideService(Pubsub.Pubsub, pubsub)
+      Effect.provideService(Store.Store, world.store),
+      Effect.provideService(Pubsub.Pubsub, world.pubsub)
     )
   )
-  return { ...running, writes, publishes }
+  return { ...world, ...running }
 })
 
-/** A running `StatsBatcher` over a scripted store. */
+/** A running `StatsBatcher` over a store of its own. */
 export const startStats = Effect.fnUntraced(function* (options?: StatsBatcher.Options) {
-  const writes = yield* makeScript<ReadonlyArray<AgentStatsRow>, Store.StoreError>()
-  const store = Store.Store.of({
-    batchUpdateMetadata: () => unused,
-    batchInsertStats: writes.run,
-    metadataOf: () => unused
-  })
-  const running = yield* run("stats", Effect.provideService(StatsBatcher.make(options), Store.Store, store))
-  return { ...running, writes }
+  const world = yield* makeWorld({ maxBatchSize: 1024, ...options })
+  const running = yield* run(
+    "stats",
+    Effect.provideService(StatsBatcher.make(options), Store.Store, world.store)
+  )
+  return { ...running, stats: world.stats, writes: world.statsWrites }
 })
 
 export type Started = Effect.Success<ReturnType<typeof start>>
@@ -251,52 +192,3 @@ export const assertMetrics = Effect.fnUntraced(function* (
   assert.strictEqual(utilization.count, expected.agents)
   assert.deepStrictEqual([size.sum, utilization.sum], [expected.flushed, expected.flushed])
 })
-
-export const assertAddsUp = (account: Batcher.Accounting) =>
-  Effect.sync(() => {
-    const { discarded, dropped, inFlight, offered, pending, queued, superseded, written } = account
-    assert.strictEqual(
-      dropped + queued + superseded + pending + inFlight + written + discarded,
-      offered,
-      JSON.stringify(account)
-    )
-  })
-
-export const makeAgentId = (): AgentId => AgentId.make(crypto.randomUUID())
-
-/** Agent ids in a fixed order: number 0, 1, … */
-export const agentIdOf = (number: number): AgentId =>
-  AgentId.make(`00000000-0000-4000-8000-${number.toString(16).padStart(12, "0")}`)
-
-export const fact = (key: string, value: string, at = 0, error = ""): Metadata => ({
-  key,
-  value,
-  error,
-  collectedAt: DateTime.makeUnsafe(at)
-})
-
-/** `count` facts of different keys. */
-export const facts = (count: number, value = "", at = 0): ReadonlyArray<Metadata> =>
-  Array.from({ length: count }, (_, key) => fact(`key ${key}`, value, at))
-
-/** A batch as rows of agent id, key, value, time; sorted, as no order is promised. */
-export const rowsOf = (batch: MetadataBatch): ReadonlyArray<readonly [AgentId, string, string, number]> => {
-  for (const column of [batch.keys, batch.values, batch.errors, batch.collectedAt]) {
-    assert.strictEqual(column.length, batch.agentIds.length)
-  }
-  return batch.agentIds
-    .map(
-      (agentId, row) =>
-        [
-          agentId,
-          batch.keys[row] ?? "",
-          batch.values[row] ?? "",
-          batch.collectedAt[row] ?? Number.NaN
-        ] as const
-    )
-    .sort(([agentA, keyA], [agentB, keyB]) => (agentA + keyA < agentB + keyB ? -1 : 1))
-}
-
-/** The agents that a notification names, in their order. */
-export const agentsOf = (payload: string): ReadonlyArray<AgentId> =>
-  Result.getOrThrow(AgentIdChunks.decode(payload))

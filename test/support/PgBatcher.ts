@@ -31,6 +31,7 @@ export interface Options {
   readonly batcher?: MetadataBatcher.Options
   /** How the batcher connects. */
   readonly client?: Partial<PgClient.PgPoolConfig>
+  readonly store?: Omit<PgStore.Options, "metadataTable">
   /** The SQL of a constraint on the table. */
   readonly constraint?: string
 }
@@ -76,7 +77,7 @@ export const start = Effect.fnUntraced(function* (options?: Options) {
   const context = Context.make(PgClient.PgClient, client)
   const scope = yield* Effect.acquireRelease(Scope.make(), Scope.close)
   const batcher = yield* MetadataBatcher.make({ interval: "50 millis", ...options?.batcher }).pipe(
-    Effect.provideServiceEffect(Store, PgStore.make({ metadataTable: table })),
+    Effect.provideServiceEffect(Store, PgStore.make({ ...options?.store, metadataTable: table })),
     Effect.provideServiceEffect(Pubsub, PgPubsub.make()),
     Effect.provideService(Metric.MetricRegistry, registry),
     Effect.provide(Logger.layer([logger])),
@@ -114,10 +115,10 @@ export const start = Effect.fnUntraced(function* (options?: Options) {
   let offered = 0
   let time = epoch
 
-  /** Adds one fact per agent and key and expects each to be held in the end, unless it is rejected or older. */
+  /** Adds one fact per agent and key and expects each to be held in the end, unless it can never be or is older. */
   const add = Effect.fnUntraced(function* (
     keys: ReadonlyArray<string>,
-    how: { readonly value?: string; readonly age?: number; readonly isRejected?: boolean } = {}
+    how: { readonly value?: string; readonly age?: number; readonly isGarbage?: boolean } = {}
   ) {
     time += 1
     const collectedAt = time - (how.age ?? 0)
@@ -128,7 +129,7 @@ export const start = Effect.fnUntraced(function* (options?: Options) {
         error: "",
         collectedAt: DateTime.makeUnsafe(collectedAt)
       }))
-      for (const { key, value } of how.isRejected ? [] : facts) {
+      for (const { key, value } of how.isGarbage ? [] : facts) {
         if ((newestAt.get(agentId + key) ?? 0) > collectedAt) continue
         newestAt.set(agentId + key, collectedAt)
         newest.get(agentId)?.set(key, value)
@@ -144,10 +145,16 @@ export const start = Effect.fnUntraced(function* (options?: Options) {
     )
 
   const account = Effect.tap(batcher.accounting, assertAddsUp)
-  const untilWritten = until(account, ({ inFlight, pending, queued }) => inFlight + pending + queued === 0)
+  const untilAllButRefused = (expected: number) =>
+    until(
+      account,
+      ({ inFlight, pending, queued, refused }) => inFlight + pending + queued === 0 && refused === expected
+    )
+  const untilWritten = untilAllButRefused(0)
 
   return {
     batcher,
+    agents,
     table,
     admin,
     /** What the batcher has warned about so far. */
@@ -157,6 +164,7 @@ export const start = Effect.fnUntraced(function* (options?: Options) {
     readTable,
     until: <A>(effect: Effect.Effect<A, unknown>, isSo: (answer: A) => boolean) => until(effect, isSo),
     untilWritten,
+    untilAllButRefused,
     /** Waits until so many writes have failed for this reason. */
     untilFailed: (reason: StoreErrorReason["_tag"], times = 1) =>
       until(failures(reason), (count) => count >= times),
@@ -172,19 +180,21 @@ export const start = Effect.fnUntraced(function* (options?: Options) {
       yield* connection.executeRaw(`SELECT FROM ${table} FOR UPDATE`, [])
     }),
     /**
-     * Once all is well again: everything added is held with its newest value,
-     * nothing is left over or counted twice, and whoever reads upon a
-     * notification has seen it all.
+     * Once all is well again: everything but garbage is held with its newest
+     * value, nothing is left over, given up or counted twice, and whoever reads
+     * upon a notification has seen it all.
      */
-    check: Effect.fnUntraced(function* (expected: { readonly discarded?: number } = {}) {
+    check: Effect.fnUntraced(function* (garbage = { dropped: 0, refused: 0 }) {
       yield* batcher.flush
-      yield* untilWritten
+      yield* untilAllButRefused(garbage.refused)
       // The notification of a write may have been lost with its connection; it is not what is checked here.
       yield* add(["last"])
       yield* batcher.flush
-      const { discarded, dropped, offered, superseded, written } = yield* untilWritten
-      assert.deepStrictEqual([discarded, dropped], [expected.discarded ?? 0, 0])
-      assert.strictEqual(offered, written + superseded + discarded)
+      const { discarded, dropped, offered, refused, superseded, written } = yield* untilAllButRefused(
+        garbage.refused
+      )
+      assert.deepStrictEqual({ discarded, dropped, refused }, { discarded: 0, ...garbage })
+      assert.strictEqual(offered, written + superseded + dropped + refused)
       assert.deepStrictEqual(yield* readTable, newest)
       yield* until(
         Effect.sync(() => agents.filter((agentId) => seen.get(agentId)?.get("last") === undefined)),

@@ -1,0 +1,166 @@
+/** What is kept is bounded in bytes, too: `maxPendingBytes`. */
+import { assert, describe, it } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import * as TestClock from "effect/testing/TestClock"
+import { agentIdOf, type Fault, fact, poison, refusesPoison, start } from "./support/Fakes.ts"
+import { collectGarbage } from "./support/Garbage.ts"
+
+const agent = agentIdOf(1)
+const interval = 5_000
+const down: Fault = { _tag: "Fail", reason: "Unavailable", millis: 0 }
+
+/** A fact that takes so many bytes while it waits. */
+const sized = (key: string, bytes: number, at = 0, letter = "v") =>
+  fact(key, letter.repeat(bytes / 2 - key.length), at)
+
+describe("maxPendingBytes", () => {
+  it.effect("bounds what is kept during an outage, in two bytes per character", () =>
+    Effect.gen(function* () {
+      const { assertAccount, batcher, inject, metrics, valueOf } = yield* start({
+        interval,
+        maxPendingBytes: 1_000_000
+      })
+      inject({ write: [down] })
+      for (let number = 0; number < 100; number++) {
+        const taken = batcher.addUnsafe(agentIdOf(number), [sized("a", 20_000)])
+        assert.strictEqual(taken, number < 50 ? 1 : 0)
+        if (number % 10 === 0) yield* TestClock.adjust("1 second")
+      }
+      yield* assertAccount({ pending: 50, dropped: 50 })
+      assert.strictEqual((yield* valueOf(metrics.pendingBytes)).value, 1_000_000)
+      inject({ write: [] })
+      yield* TestClock.adjust("1 minute")
+      yield* assertAccount({ written: 50, pending: 0 })
+      assert.strictEqual((yield* valueOf(metrics.pendingBytes)).value, 0)
+    })
+  )
+
+  it.effect("counts what is queued, in flight and refused", () =>
+    Effect.gen(function* () {
+      const { assertAccount, batcher, metrics, rule, valueOf, writes } = yield* start({
+        interval,
+        maxPendingBytes: 4_000
+      })
+      const bytes = Effect.map(valueOf(metrics.pendingBytes), ({ value }) => value)
+      rule({ refuses: refusesPoison(), tells: "names" })
+      const bad = poison("v".repeat(300))
+      const badBytes = 2 * (1 + bad.length)
+      batcher.addUnsafe(agent, [fact("x", bad), sized("good", 100)])
+      yield* batcher.flush
+      yield* assertAccount({ refused: 1, written: 1 })
+      assert.strictEqual(yield* bytes, badBytes)
+
+      const gate = writes.hold()
+      batcher.addUnsafe(agent, [sized("in flight", 1_000)])
+      yield* Effect.forkChild(batcher.flush, { startImmediately: true })
+      yield* writes.ended
+      assert.strictEqual(yield* bytes, badBytes + 1_000)
+      batcher.addUnsafe(agent, [sized("queued", 2_000)])
+      assert.strictEqual(yield* bytes, badBytes + 3_000)
+      // Nothing that is refused has to give way for what fits, and then it does.
+      assert.strictEqual(batcher.addUnsafe(agent, [sized("more", 200)]), 1)
+      yield* assertAccount({ refused: 1 })
+      assert.strictEqual(batcher.addUnsafe(agent, [sized("much more", 600)]), 1)
+      yield* assertAccount({ refused: 0, discarded: 1, dropped: 0 })
+      assert.strictEqual(batcher.addUnsafe(agent, [sized("too much", 400)]), 0)
+      yield* gate.open
+    })
+  )
+
+  it.effect("lets a known key take its newer value at the bound, if that is not larger", () =>
+    Effect.gen(function* () {
+      const { assertAccount, batcher, inject, valueHeld } = yield* start({ interval, maxPendingBytes: 2_000 })
+      inject({ write: [down] })
+      batcher.addUnsafe(agent, [sized("a", 1_000, 0, "x"), sized("b", 1_000, 0, "x")])
+      yield* TestClock.adjust(interval)
+      assert.strictEqual(batcher.addUnsafe(agent, [sized("a", 1_000, 1, "y")]), 1)
+      assert.strictEqual(batcher.addUnsafe(agent, [sized("b", 1_002, 1, "y")]), 0)
+      assert.strictEqual(batcher.addUnsafe(agent, [sized("c", 4, 1, "y")]), 0)
+      assert.strictEqual(batcher.addUnsafe(agent, [sized("a", 500, 2, "z")]), 1)
+      assert.strictEqual(batcher.addUnsafe(agent, [sized("b", 1_400, 2, "z")]), 1)
+      yield* assertAccount({ pending: 2, superseded: 3, dropped: 2 })
+      inject({ write: [] })
+      yield* TestClock.adjust(2 * interval)
+      assert.strictEqual(valueHeld(agent, "a")?.[0], "z")
+      assert.strictEqual(valueHeld(agent, "b")?.length, 699)
+    })
+  )
+
+  it.effect("never drifts, whatever is folded, split, failed, refused, rests and is forgotten", () =>
+    Effect.gen(function* () {
+      const { assertAccount, batcher, inject, metrics, rule, valueOf } = yield* start({
+        interval,
+        maxBatchSize: 7,
+        unchanged: "20 seconds"
+      })
+      rule({ refuses: refusesPoison() })
+      for (let round = 0; round < 60; round++) {
+        for (let number = 0; number < 5; number++) {
+          const size = (round * 7 + number) % 9
+          batcher.addUnsafe(
+            agentIdOf(number),
+            Array.from({ length: size }, (_, key) =>
+              fact(`${key}`, (round + key) % 11 === 0 ? poison("x") : "v".repeat((round * key) % 30), round)
+            )
+          )
+        }
+        if (round % 6 === 2) inject({ write: [down] })
+        if (round % 6 === 4) inject({ write: [] })
+        if (round % 9 === 0) yield* Effect.forkChild(batcher.forget(agentIdOf(2)))
+        yield* TestClock.adjust("700 millis")
+      }
+      rule({})
+      inject({ write: [] })
+      yield* TestClock.adjust("3 minutes")
+      yield* assertAccount({ queued: 0, pending: 0, inFlight: 0, refused: 0 })
+      assert.strictEqual((yield* valueOf(metrics.pendingBytes)).value, 0)
+    })
+  )
+
+  it.effect("holds whatever a record says of itself later", () =>
+    Effect.gen(function* () {
+      const { batcher } = yield* start({ maxPendingBytes: 1_000 })
+      let reads = 0
+      const odd = {
+        ...fact("odd", ""),
+        get value(): string {
+          return reads++ === 0 ? "a text" : (undefined as unknown as string)
+        }
+      }
+      yield* batcher.add(agent, [fact("cpu", "")])
+      yield* TestClock.adjust(0)
+      yield* batcher.add(agent, [odd])
+      yield* TestClock.adjust(0)
+      assert.strictEqual(batcher.addUnsafe(agent, [sized("large", 2_000)]), 0)
+      assert.strictEqual(batcher.addUnsafe(agent, [sized("small", 20)]), 1)
+    })
+  )
+
+  it.effect("is not undermined by a refused row: the rest of its report is not kept", () =>
+    Effect.gen(function* () {
+      const { assertAccount, batcher, rule } = yield* start()
+      rule({ refuses: refusesPoison(), tells: "names" })
+      const rest = new WeakRef(fact("large", "x".repeat(10_000)))
+      batcher.addUnsafe(agent, [fact("bad", poison("")), rest.deref() ?? fact("", "")])
+      yield* batcher.flush
+      yield* assertAccount({ refused: 1, written: 1 })
+      yield* collectGarbage
+      assert.isUndefined(rest.deref())
+    })
+  )
+
+  it.effect("is not undermined by a short text cut from a long one", () =>
+    Effect.gen(function* () {
+      const { batcher, until } = yield* start({ interval: "1 hour" })
+      // A text that is cut from another keeps the whole one in memory, for as long as the engine likes.
+      for (let number = 0; number < 200; number++) {
+        const long = `${number} `.repeat(50_000)
+        batcher.addUnsafe(agentIdOf(number), [fact(long.slice(7, 27), long.slice(11, 31))])
+      }
+      yield* until(({ pending }) => pending === 200)
+      yield* collectGarbage
+      const { heapUsed, external } = process.memoryUsage()
+      assert.isBelow(heapUsed + external, 200 * 2 ** 20)
+    })
+  )
+})
