@@ -1,12 +1,10 @@
 import type { AgentStatsRow } from "../../AgentStats.ts"
 import type { MetadataBatch } from "../../Metadata.ts"
 import type { Refusal } from "../batcher/writeResult.ts"
+import { isTooLong, maxKeyLength, maxTextLength } from "../metadata/limits.ts"
 
 // What PostgreSQL is known to refuse, found before it costs a round trip. The
 // memory store refuses the same, so that a test against it meets no surprise.
-
-const maxKeyLength = 127
-const maxTextLength = 65_535
 
 // PostgreSQL begins in 4714 BC; JavaScript's `Date`, in which times are read
 // back, ends earlier than PostgreSQL does.
@@ -22,16 +20,7 @@ const uuid = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i
 const isUuid = (id: unknown): boolean => typeof id === "string" && uuid.test(id)
 
 const isText = (text: unknown, maxLength: number): boolean =>
-  typeof text === "string" &&
-  (text.length === 0 || (!text.includes("\0") && (text.length <= maxLength || codePoints(text) <= maxLength)))
-
-// PostgreSQL counts code points, a JavaScript string UTF-16 units, of which
-// there are never fewer.
-const codePoints = (text: string): number => {
-  let count = 0
-  for (const _ of text) count++
-  return count
-}
+  typeof text === "string" && (text.length === 0 || (!text.includes("\0") && !isTooLong(text, maxLength)))
 
 const whyNoText = (what: string, text: unknown, maxLength: number): string => {
   if (typeof text !== "string") return `the ${what} is no string`
