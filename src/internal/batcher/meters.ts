@@ -3,6 +3,7 @@ import * as Effect from "effect/Effect"
 import * as Metric from "effect/Metric"
 import type * as Scope from "effect/Scope"
 import type { BatcherMetrics } from "../../BatcherMetrics.ts"
+import { observe } from "../gauge.ts"
 import type { Account } from "./account.ts"
 import type { Reason } from "./models.ts"
 
@@ -125,16 +126,3 @@ const labelled = <Label extends string, Input, State>(
     Label,
     Metric.Metric<Input, State>
   >
-
-/** A gauge that is read when metrics are, and gone with the batcher. */
-const observe = (context: Context.Context<never>, gauge: Metric.Gauge<number>, read: () => number) =>
-  Effect.acquireRelease(
-    Effect.sync(() =>
-      Metric.registerUnsafe(gauge, context, {
-        get: () => ({ value: read() }),
-        update: () => {},
-        modify: () => {}
-      })
-    ),
-    (registration) => Effect.sync(registration.remove)
-  )

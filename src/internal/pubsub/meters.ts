@@ -2,6 +2,7 @@ import * as Effect from "effect/Effect"
 import * as Metric from "effect/Metric"
 import type * as Scope from "effect/Scope"
 import * as PubsubMetrics from "../../PubsubMetrics.ts"
+import { observe } from "../gauge.ts"
 import { byteLength } from "./limits.ts"
 import type { ResyncReason } from "./subscribers.ts"
 
@@ -26,16 +27,7 @@ export const make = Effect.fnUntraced(function* (
   }
 
   let isConnected = true
-  yield* Effect.acquireRelease(
-    Effect.sync(() =>
-      Metric.registerUnsafe(metrics.connected, context, {
-        get: () => ({ value: isConnected ? 1 : 0 }),
-        update: () => {},
-        modify: () => {}
-      })
-    ),
-    (registration) => Effect.sync(registration.remove)
-  )
+  yield* observe(context, metrics.connected, () => (isConnected ? 1 : 0))
 
   // A counter that first appears with its first event shows no increase for it, and an alert stays silent.
   const { messagesReceived, messagesSent, receivedBytes, reconnects, sentBytes } = metrics

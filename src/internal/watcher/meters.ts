@@ -3,6 +3,7 @@ import * as Metric from "effect/Metric"
 import type * as Scope from "effect/Scope"
 import type { StoreErrorReason } from "../../Store.ts"
 import type { WatcherMetrics } from "../../WatcherMetrics.ts"
+import { observe } from "../gauge.ts"
 
 /** The updates a watcher makes to its metrics, as plain calls. */
 export interface Meters {
@@ -18,21 +19,8 @@ export const make = Effect.fnUntraced(function* (
   gauges: { readonly [Name in "watchers" | "agents" | "subscribed" | "stale"]: () => number }
 ): Effect.fn.Return<Meters, never, Scope.Scope> {
   const context = yield* Effect.context<never>()
-
-  /** Is read when metrics are, and gone with the watcher. */
-  const observe = (gauge: Metric.Gauge<number>, read: () => number) =>
-    Effect.acquireRelease(
-      Effect.sync(() =>
-        Metric.registerUnsafe(gauge, context, {
-          get: () => ({ value: read() }),
-          update: () => {},
-          modify: () => {}
-        })
-      ),
-      (registration) => Effect.sync(registration.remove)
-    )
   for (const name of ["watchers", "agents", "subscribed", "stale"] as const) {
-    yield* observe(metrics[name], gauges[name])
+    yield* observe(context, metrics[name], gauges[name])
   }
 
   const failure = (reason: StoreErrorReason["_tag"]) =>
