@@ -1,5 +1,6 @@
-import * as Duration from "effect/Duration"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import { metricName, millis } from "../options.ts"
 import { invalid, type PubsubError } from "./error.ts"
 
 export interface Options {
@@ -15,32 +16,15 @@ export interface Resolved {
   readonly metricsPrefix: string
 }
 
-export const resolve = Effect.fnUntraced(function* (
-  options: Options
-): Effect.fn.Return<Resolved, PubsubError> {
+const resolveAll = Effect.fnUntraced(function* (options: Options) {
   return {
-    heartbeatMillis: yield* millis("heartbeat", options.heartbeat ?? "15 seconds"),
-    maxReconnectMillis: yield* millis("maxReconnectDelay", options.maxReconnectDelay ?? "10 seconds"),
-    metricsPrefix: yield* prefix(options.metricsPrefix ?? "agentapi")
+    heartbeatMillis: yield* millis("heartbeat", options.heartbeat ?? "15 seconds", 1),
+    maxReconnectMillis: yield* millis("maxReconnectDelay", options.maxReconnectDelay ?? "10 seconds", 1),
+    metricsPrefix: yield* metricName("metricsPrefix", options.metricsPrefix ?? "agentapi")
   }
 })
 
-const refuse = (option: string, expected: string, actual: unknown) =>
-  Effect.fail(invalid(new Error(`${option} must be ${expected}, not ${String(actual)}`)))
-
-const millis = (option: string, input: Duration.Input) =>
-  Effect.suspend(() => {
-    const value = Duration.fromInput(input)
-    // Duration takes NaN for zero.
-    const duration =
-      value._tag === "Some" && !Number.isNaN(input) ? Duration.toMillis(value.value) : Number.NaN
-    // setTimeout fires at once for anything longer.
-    return duration >= 1 && duration <= 2 ** 31 - 1
-      ? Effect.succeed(duration)
-      : refuse(option, "a duration of at least 1 ms and at most 24 days", input)
-  })
-
-const prefix = (value: string) =>
-  /^[a-zA-Z_][a-zA-Z0-9_]*$/.test(value)
-    ? Effect.succeed(value)
-    : refuse("metricsPrefix", "letters, digits and underscores, not starting with a digit", value)
+export const resolve = (options: Options): Effect.Effect<Resolved, PubsubError> =>
+  Effect.mapError(resolveAll(options), ({ actual, expected, option }) =>
+    invalid(new Error(`${option} must be ${expected}, not ${actual}`))
+  )
