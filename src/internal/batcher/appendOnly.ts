@@ -1,9 +1,10 @@
 import * as MutableList from "effect/MutableList"
 import type { Accumulator, Environment } from "./accumulator.ts"
-import { type Batch, eachHeld, makeBatch, notWritten, type Outcome, retryBatch } from "./batch.ts"
+import { type Batch, eachHeld, makeBatch, notWritten, type Outcome } from "./batch.ts"
 import { type Held, hold, type Report, splitHeld } from "./held.ts"
 import type { Discarded } from "./models.ts"
 import { maxRefusedMillis, type RefusedRow, RefusedRows } from "./refused.ts"
+import { takeRefused } from "./retry.ts"
 
 /** What a definition says of its records. */
 export interface AppendOnly<in out A> {
@@ -105,17 +106,8 @@ export class AppendOnlyAccumulator<A> implements Accumulator<A> {
   }
 
   takeRefused(max: number): Batch<A> | undefined {
-    const { account, elapsed } = this.environment
-    const rows = this.refusedRows.due(elapsed(), max)
-    if (rows.length === 0) return undefined
-    const batch = retryBatch(rows)
-    for (const row of rows) {
-      row.isTried = true
-      row.record = undefined
-    }
-    account.refused -= rows.length
-    account.inFlight += rows.length
-    return this.begin(batch)
+    const batch = takeRefused(this.refusedRows, this.environment, max)
+    return batch && this.begin(batch)
   }
 
   settle(batch: Batch<A>, outcome: Outcome): void {

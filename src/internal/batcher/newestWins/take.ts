@@ -1,5 +1,6 @@
-import { type Batch, makeBatch, retryBatch } from "../batch.ts"
+import { type Batch, makeBatch } from "../batch.ts"
 import { type Held, splitHeld } from "../held.ts"
+import * as Retry from "../retry.ts"
 import type { Group } from "./group.ts"
 import { sift, takeRestingOut, wakeDue } from "./resting.ts"
 import type { State } from "./state.ts"
@@ -72,18 +73,9 @@ const takeFrom = <A>(state: State<A>, group: Group<A>, waiting: Held<A>, room: n
   return splitHeld(waiting, count, state.bytesOf)
 }
 
-/** Moves refused rows whose pause is over into a batch of their own. */
+/** The same of refused rows whose pause is over. */
 export const takeRefused = <A>(state: State<A>, max: number): Batch<A> | undefined => {
-  const { account, elapsed } = state.environment
-  const rows = state.refused.due(elapsed(), max)
-  if (rows.length === 0) return undefined
-  const batch = retryBatch(rows)
-  for (const row of rows) {
-    row.isTried = true
-    row.record = undefined
-  }
-  account.refused -= rows.length
-  account.inFlight += rows.length
-  sendOff(state, batch)
+  const batch = Retry.takeRefused(state.refused, state.environment, max)
+  if (batch !== undefined) sendOff(state, batch)
   return batch
 }
