@@ -1,4 +1,3 @@
-import { heldOf } from "../batch.ts"
 import type { Held } from "../held.ts"
 import { merge } from "./fold.ts"
 import type { Group } from "./group.ts"
@@ -33,9 +32,7 @@ export const forget = <A>(state: State<A>, id: string): void => {
 /** Others have written rows of this group, or of any: what the store holds is not known any more. */
 export const forgetWritten = <A>(state: State<A>, id: string | undefined): void => {
   for (const batch of state.inFlight) {
-    for (const group of id === undefined ? batch.groups : [id]) {
-      if (heldOf(batch, group).length > 0) batch.overtaken.add(group)
-    }
+    for (const { group } of batch.held) if (id === undefined || group === id) batch.overtaken.add(group)
   }
   const groups = id === undefined ? Array.from(state.groups.values()) : [state.groups.get(id)]
   for (const group of groups) {

@@ -66,8 +66,7 @@ export const replaceWaiting = <A>(state: State<A>, group: Group<A>, report: Repo
   const { account } = state.environment
   const { records } = report
   const { waiting } = group
-  if (waiting === undefined || waiting.records.length !== records.length) return false
-  if (countReplaced(state, waiting.records, records) !== records.length) return false
+  if (waiting === undefined || !areNewer(state, waiting.records, records)) return false
   account.superseded += records.length
   account.bytes -= waiting.bytes
   waiting.records = records
@@ -78,17 +77,15 @@ export const replaceWaiting = <A>(state: State<A>, group: Group<A>, report: Repo
   return true
 }
 
-/** How many of the older records, from the first on, have a newer one that follows the one before it. */
-const countReplaced = <A>(state: State<A>, older: ReadonlyArray<A>, newer: ReadonlyArray<A>): number => {
+/** Whether each record has the key of the one at its position, and is not older. */
+const areNewer = <A>(state: State<A>, older: ReadonlyArray<A>, newer: ReadonlyArray<A>): boolean => {
   const { key, time } = state.definition
-  let replaced = 0
-  for (let i = 0; i < newer.length && replaced < older.length; i++) {
-    const [before, after] = [older[replaced] as A, newer[i] as A]
-    if (key(before) !== key(after)) continue
-    if (!(time(after) >= time(before))) break
-    replaced += 1
+  if (older.length !== newer.length) return false
+  for (let i = 0; i < newer.length; i++) {
+    const [before, after] = [older[i] as A, newer[i] as A]
+    if (key(before) !== key(after) || !(time(after) >= time(before))) return false
   }
-  return replaced
+  return true
 }
 
 /** One record on its way to where it waits. */
