@@ -1,10 +1,12 @@
 import * as MutableList from "effect/MutableList"
 import type { Accumulator, Environment } from "./accumulator.ts"
-import { type Batch, eachHeld, makeBatch, notWritten, type Outcome } from "./batch.ts"
+import { type Batch, eachHeld, makeBatch, type Outcome } from "./batch.ts"
+import { attempt } from "./failure.ts"
 import { type Held, hold, type Report, splitHeld } from "./held.ts"
 import type { Discarded } from "./models.ts"
 import { maxRefusedMillis, type RefusedRow, RefusedRows } from "./refused.ts"
 import { takeRefused } from "./retry.ts"
+import { countGivenUp, countSettled, eachRefused } from "./settling.ts"
 
 /** What a definition says of its records. */
 export interface AppendOnly<in out A> {
@@ -113,25 +115,16 @@ export class AppendOnlyAccumulator<A> implements Accumulator<A> {
   settle(batch: Batch<A>, outcome: Outcome): void {
     // After the batcher has given up, nobody counts any more.
     if (!this.inFlight.delete(batch)) return
-    const { account } = this.environment
-    const { failed, missing, refused, superseded, unwritten } = outcome
-    account.inFlight -= batch.records.length
-    account.bytes -= batch.bytes
-    account.superseded += superseded.length
-    account.discarded += missing.length + failed.length
-    account.written += batch.records.length - notWritten(outcome).length
-    this.tellDiscarded(batch, outcome)
+    countSettled(this.environment, batch, outcome)
     if (batch.retried !== undefined) {
       this.settleRetried(batch, batch.retried, outcome)
       return
     }
-    const whys = new Map(refused.map(({ position, why }) => [position, why]))
-    const positions = Array.from(whys.keys()).sort((a, b) => a - b)
-    eachHeld(batch, positions, (position, record, held) => {
-      if (batch.forgotten.has(held.group)) account.discarded += 1
-      else this.setApart(record, held, whys.get(position) ?? "")
+    eachRefused(batch, outcome, (record, held, why) => {
+      if (batch.forgotten.has(held.group)) this.environment.account.discarded += 1
+      else this.setApart(record, held, why)
     })
-    this.restore(batch, unwritten)
+    this.restore(batch, outcome.unwritten)
   }
 
   private setApart(record: A, held: Held<A>, why: string): void {
@@ -233,11 +226,7 @@ export class AppendOnlyAccumulator<A> implements Accumulator<A> {
     this.inFlight.clear()
     MutableList.clear(this.waiting)
     this.refusedRows.clear()
-    account.discarded += account.pending + account.inFlight + account.refused
-    account.pending = 0
-    account.inFlight = 0
-    account.refused = 0
-    account.bytes = 0
+    countGivenUp(account)
   }
 
   oldest(): number | undefined {
@@ -247,29 +236,10 @@ export class AppendOnlyAccumulator<A> implements Accumulator<A> {
     return oldest === Number.POSITIVE_INFINITY ? undefined : oldest
   }
 
-  private keyOf(record: A): string {
-    try {
-      return this.definition.key(record)
-    } catch {
-      return ""
-    }
-  }
+  // A getter may throw; by then the record has been counted, and that must stay right.
+  private keyOf = (record: A): string => attempt(() => this.definition.key(record), "")
 
-  private bytesOf = (record: A): number => {
-    try {
-      return this.definition.bytes(record) || 0
-    } catch {
-      return 0
-    }
-  }
-
-  private tellDiscarded(batch: Batch<A>, { failed, failure, missing }: Outcome): void {
-    if (!this.environment.discards) return
-    eachHeld(batch, missing, (_, record, held) => this.tell(held.group, record, "missing", ""))
-    eachHeld(batch, failed, (_, record, held) =>
-      this.tell(held.group, record, "failed", failure?.message ?? "")
-    )
-  }
+  private bytesOf = (record: A): number => attempt(() => this.definition.bytes(record) || 0, 0)
 
   private tell(group: string, record: A, reason: Discarded<A>["reason"], why: string): void {
     if (this.environment.discards) this.environment.discard({ group, record, reason, why })

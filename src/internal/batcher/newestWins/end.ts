@@ -1,4 +1,5 @@
 import type { Held } from "../held.ts"
+import { countGivenUp } from "../settling.ts"
 import { merge } from "./fold.ts"
 import type { Group } from "./group.ts"
 import { giveUpRefused } from "./refused.ts"
@@ -60,11 +61,7 @@ export const giveUp = <A>(state: State<A>): void => {
   const { account, discards } = state.environment
   if (discards) tellAll(state)
   state.clear()
-  account.discarded += account.pending + account.inFlight + account.refused
-  account.pending = 0
-  account.inFlight = 0
-  account.refused = 0
-  account.bytes = 0
+  countGivenUp(account)
 }
 
 const tellAll = <A>(state: State<A>): void => {

@@ -1,5 +1,6 @@
 import { type Batch, eachHeld, notWritten, type Outcome } from "../batch.ts"
 import { type Held, ownRecords } from "../held.ts"
+import { countSettled, eachRefused } from "../settling.ts"
 import { merge } from "./fold.ts"
 import type { Group } from "./group.ts"
 import { settleRetried } from "./refused.ts"
@@ -10,28 +11,14 @@ import type { State } from "./state.ts"
 export const settle = <A>(state: State<A>, batch: Batch<A>, outcome: Outcome): void => {
   // After the batcher has given up, nobody counts any more.
   if (!state.inFlight.delete(batch)) return
-  const { account, unchanged } = state.environment
-  const { failed, failure, missing, refused, superseded, unwritten } = outcome
-  account.inFlight -= batch.records.length
-  account.bytes -= batch.bytes
-  account.superseded += superseded.length
-  account.discarded += missing.length + failed.length
-  account.written += batch.records.length - notWritten(outcome).length
-  eachHeld(batch, missing, (_, record, held) => state.tell(held.group, record, "missing", ""))
-  eachHeld(batch, failed, (_, record, held) =>
-    state.tell(held.group, record, "failed", failure?.message ?? "")
-  )
-  if (unchanged > 0) rememberWritten(state, batch, outcome)
+  countSettled(state.environment, batch, outcome)
+  if (state.environment.unchanged > 0) rememberWritten(state, batch, outcome)
   if (batch.retried !== undefined) {
     settleRetried(state, batch, batch.retried, outcome)
     return
   }
-  const whys = new Map(refused.map(({ position, why }) => [position, why]))
-  const positions = Array.from(whys.keys()).sort((a, b) => a - b)
-  eachHeld(batch, positions, (position, record, held) =>
-    setApart(state, batch, record, held, whys.get(position) ?? "")
-  )
-  restore(state, batch, unwritten)
+  eachRefused(batch, outcome, (record, held, why) => setApart(state, batch, record, held, why))
+  restore(state, batch, outcome.unwritten)
 }
 
 /** What was not written waits again, unless something newer has come. */
