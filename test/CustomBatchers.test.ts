@@ -334,6 +334,21 @@ describe("A definition", () => {
 })
 
 describe("A bug of the application's", () => {
+  it.effect("is not seen in errors of a shape of their own: they cost the refused record only", () =>
+    Effect.gen(function* () {
+      const { assertAccount, batcher } = yield* startDevices(undefined, {
+        write: (states) =>
+          states.some(({ name }) => name === "bad")
+            ? Effect.fail({ kind: "constraint", error: "of the application's own" })
+            : Effect.void
+      })
+      yield* batcher.add({ device: "a", name: "bad", value: 1, at: 1 })
+      yield* batcher.add({ device: "b", name: "good", value: 1, at: 1 })
+      yield* batcher.flush
+      yield* assertAccount({ refused: 1, written: 1 })
+    })
+  )
+
   for (const throwing of ["group", "key", "time", "write", "encode"] as const) {
     it.effect(`in ${throwing} ends nothing, and is over when it is fixed`, () =>
       Effect.gen(function* () {

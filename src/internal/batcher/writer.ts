@@ -110,7 +110,10 @@ export const make = <A>(environment: WriterEnvironment<A>): Writer => {
         () => (size === 1 ? {} : { "db.operation.batch.size": size }),
         (step) =>
           bounded(
-            Effect.suspend(() => step.inside(definition.write(records, groups))),
+            Effect.mapError(
+              Effect.suspend(() => step.inside(definition.write(records, groups))),
+              failureOf
+            ),
             deadlineOf(batch),
             (why) => Exit.fail(notAnswered(why, batch, size))
           ).pipe(
@@ -118,10 +121,9 @@ export const make = <A>(environment: WriterEnvironment<A>): Writer => {
               Effect.andThen(
                 // A bug in the write, perhaps on one row only: the search tells. It is not the store being away.
                 throttledLog.ignoreDefect(Effect.logError(`the write of ${name} died`, defect)),
-                Effect.fail(defect)
+                Effect.fail(failureOf(defect))
               )
             ),
-            Effect.mapError((error) => (isFailure(error) ? error : failureOf(error))),
             Effect.tapError(({ kind }) =>
               Effect.sync(() => {
                 meters.writeFailed(labels[kind])
@@ -272,9 +274,6 @@ export const make = <A>(environment: WriterEnvironment<A>): Writer => {
 const labels = { unavailable: "Unavailable", tooMuch: "Canceled", rejected: "Rejected" } as const
 
 class NoAnswer extends Error {}
-
-const isFailure = (error: unknown): error is Failure =>
-  typeof error === "object" && error !== null && "kind" in error && "error" in error
 
 const pick = <B>(values: ReadonlyArray<B>, positions: ReadonlyArray<number>): ReadonlyArray<B> =>
   positions.map((position) => values[position] as B)
