@@ -1,12 +1,10 @@
-import { assert, describe, it } from "@effect/vitest"
+import { assert } from "@effect/vitest"
 import * as Clock from "effect/Clock"
 import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
-import * as Logger from "effect/Logger"
 import * as Metric from "effect/Metric"
-import * as Random from "effect/Random"
 import * as Scope from "effect/Scope"
 import * as TestClock from "effect/testing/TestClock"
 import type { AgentId } from "../src/AgentId.ts"
@@ -17,6 +15,7 @@ import { Store } from "../src/Store.ts"
 import { toRows } from "./support/Facts.ts"
 import { agentIdOf, assertAddsUp, identify, isPoison, makeWorld, poison } from "./support/Fakes.ts"
 import * as Plan from "./support/Plan.ts"
+import { describePlans } from "./support/Seeds.ts"
 
 /** Plans in an ordinary run of the tests. */
 const plans = 2_000
@@ -275,58 +274,11 @@ const simulate = Effect.fnUntraced(function* (plan: Plan.Plan) {
   assert.strictEqual((yield* account).dropped, closed.dropped + 1)
 })
 
-const runSeed = (seed: number): Effect.Effect<void, Error> =>
-  Plan.make(seed).pipe(
-    Effect.flatMap((plan) =>
-      Effect.mapErrorEager(
-        Effect.catchDefect(Effect.scoped(simulate(plan)), (defect) => Effect.fail(defect)),
-        (cause) => {
-          const { ending, options, tells } = plan
-          const what = JSON.stringify({ ...options, tells, ending })
-          return new Error(`plan ${seed} (${what}), again with SEED=${seed}: ${cause}`, { cause })
-        }
-      )
-    ),
-    // The jitter of the delays comes from the seed as well.
-    Random.withSeed(seed),
-    Effect.provide([TestClock.layer(), Logger.layer([])])
-  )
-
-const seedGiven = process.env["SEED"]
-const soakMinutes = Number(process.env["SOAK_MINUTES"] ?? 0)
-
-describe("random plans of bursts, waits, faults, deletions, jumps and closes keep the laws", () => {
-  if (seedGiven !== undefined) {
-    it.live(`plan ${seedGiven}`, () => runSeed(Number(seedGiven)))
-    return
-  }
-
-  it.live(
-    `${plans} plans`,
-    () =>
-      Effect.forEach(
-        Array.from({ length: plans }, (_, i) => i),
-        runSeed,
-        { discard: true }
-      ),
-    120_000
-  )
-
-  if (soakMinutes > 0) {
-    const first = Date.now()
-    it.live(
-      `plans for ${soakMinutes} minutes, from seed ${first}`,
-      () =>
-        Effect.suspend(() => {
-          let seed = first
-          const until = Date.now() + soakMinutes * 60_000
-          return Effect.whileLoop({
-            while: () => Date.now() < until,
-            body: () => runSeed(seed++),
-            step: () => {}
-          })
-        }),
-      (soakMinutes + 1) * 60_000
-    )
-  }
+describePlans("random plans of bursts, waits, faults, deletions, jumps and closes keep the laws", {
+  make: Plan.make,
+  simulate,
+  optionsOf: ({ ending, options, tells }) => ({ ...options, tells, ending }),
+  plans,
+  timeout: 120_000,
+  soakMinutes: Number(process.env["SOAK_MINUTES"] ?? 0)
 })

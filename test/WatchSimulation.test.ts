@@ -1,12 +1,10 @@
-import { assert, describe, it } from "@effect/vitest"
+import { assert } from "@effect/vitest"
 import * as Clock from "effect/Clock"
 import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
-import * as Logger from "effect/Logger"
 import * as Option from "effect/Option"
-import * as Random from "effect/Random"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as TestClock from "effect/testing/TestClock"
@@ -16,6 +14,7 @@ import * as MetadataWatcher from "../src/MetadataWatcher.ts"
 import { Pubsub } from "../src/Pubsub.ts"
 import { Store } from "../src/Store.ts"
 import { agentIdOf } from "./support/Fakes.ts"
+import { describePlans } from "./support/Seeds.ts"
 import * as Plan from "./support/WatchPlan.ts"
 import * as World from "./support/WatchWorld.ts"
 
@@ -185,38 +184,10 @@ const simulate = Effect.fnUntraced(function* (plan: Plan.Plan) {
   assert.strictEqual(world.standing(), 0)
 })
 
-const runSeed = (seed: number): Effect.Effect<void, Error> =>
-  Plan.make(seed).pipe(
-    Effect.flatMap((plan) =>
-      Effect.mapErrorEager(
-        Effect.catchDefect(simulate(plan), (defect) => Effect.fail(defect)),
-        (cause) =>
-          new Error(
-            `plan ${seed} (${JSON.stringify(plan.options)}), again with SEED=${seed}: ${cause instanceof Error ? cause.message : cause}`,
-            { cause }
-          )
-      )
-    ),
-    // The jitter of the pauses comes from the seed as well.
-    Random.withSeed(seed),
-    Effect.provide([TestClock.layer(), Logger.layer([])])
-  )
-
-const seedGiven = process.env["SEED"]
-
-describe("whatever is written, lost, refused and joined, every watcher ends with what the store holds", () => {
-  if (seedGiven !== undefined) {
-    it.live(`plan ${seedGiven}`, () => runSeed(Number(seedGiven)))
-    return
-  }
-  it.live(
-    `${plans} plans`,
-    () =>
-      Effect.forEach(
-        Array.from({ length: plans }, (_, i) => i),
-        runSeed,
-        { discard: true }
-      ),
-    300_000
-  )
+describePlans("whatever is written, lost, refused and joined, every watcher ends with what the store holds", {
+  make: Plan.make,
+  simulate,
+  optionsOf: ({ options }) => options,
+  plans,
+  timeout: 300_000
 })
