@@ -7,21 +7,7 @@ import * as Console from "effect/Console"
 import * as Command from "effect/cli/Command"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import * as Migrate from "../src/app/Migrate.ts"
-import * as Serve from "../src/app/Serve.ts"
-import * as Simulate from "../src/app/Simulate.ts"
-import * as Token from "../src/app/Token.ts"
-import * as WatchCommand from "../src/app/WatchCommand.ts"
-
-const all = Command.make("effect-metadata-batcher").pipe(
-  Command.withSubcommands([
-    Serve.command,
-    Simulate.command,
-    WatchCommand.command,
-    Token.command,
-    Migrate.command
-  ])
-)
+import * as Commands from "../src/app/Commands.ts"
 
 interface Result {
   readonly exitCode: number
@@ -35,7 +21,7 @@ const run = (
 ): Effect.Effect<Result> => {
   const lines: Array<string> = []
   const print = (...parts: ReadonlyArray<unknown>) => void lines.push(parts.join(" "))
-  return Command.runWith(all, { version: "0" })(args).pipe(
+  return Command.runWith(Commands.command, { version: "0" })(args).pipe(
     Effect.provide(NodeServices.layer),
     Effect.provideService(Console.Console, { ...console, log: print, error: print }),
     Effect.provide(ConfigProvider.layer(ConfigProvider.fromEnv({ env: environment }))),

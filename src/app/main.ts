@@ -6,11 +6,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Runtime from "effect/Runtime"
 import packageJson from "../../package.json" with { type: "json" }
-import * as Migrate from "./Migrate.ts"
-import * as Serve from "./Serve.ts"
-import * as Simulate from "./Simulate.ts"
-import * as Token from "./Token.ts"
-import * as WatchCommand from "./WatchCommand.ts"
+import * as Commands from "./Commands.ts"
 
 // The first signal interrupts the program, which then writes what is left; a
 // second one ends it at once. npm passes on the Ctrl-C that the terminal has
@@ -30,15 +26,7 @@ const teardown: Runtime.Teardown = (exit) =>
     process.exit(Exit.isFailure(exit) && Cause.hasInterruptsOnly(exit.cause) ? process.exitCode : code)
   )
 
-Command.make("effect-metadata-batcher").pipe(
-  Command.withDescription("Newest-wins batching of agent metadata into PostgreSQL"),
-  Command.withSubcommands([
-    Serve.command,
-    Simulate.command,
-    WatchCommand.command,
-    Token.command,
-    Migrate.command
-  ]),
+Commands.command.pipe(
   Command.run({ version: packageJson.version }),
   Effect.provide(NodeServices.layer),
   NodeRuntime.runMain({ teardown })
