@@ -75,8 +75,10 @@ export const make = (handlers: Handlers): Streams => {
       onEvent: (name, data) => {
         if (name === "facts") handlers.onFacts(data as Facts)
       },
-      // How the server is doing, the overview says.
-      onLink: () => {}
+      // How the server is doing, the overview says: it need not wait for its turn to find out.
+      onLink: (link) => {
+        if (link._tag === "Open") overview?.retryNow()
+      }
     })
   }
 
