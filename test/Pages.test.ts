@@ -1,15 +1,22 @@
 /** What the pages say can be done and found, can. */
-import { assert, describe, it } from "@effect/vitest"
+import { afterAll, assert, describe, it } from "@effect/vitest"
 import * as BatcherMetrics from "../src/BatcherMetrics.ts"
 import * as PubsubMetrics from "../src/PubsubMetrics.ts"
 import * as RetentionMetrics from "../src/RetentionMetrics.ts"
 import * as WatcherMetrics from "../src/WatcherMetrics.ts"
-import { commandsOf, run, startOf } from "./support/Commands.ts"
+import { commandsOf, makeRunner, startOf } from "./support/Commands.ts"
 import { blocksOf, deadLinksOf, pages, read } from "./support/Pages.ts"
 
 const blocks = pages.flatMap((page) => blocksOf(page, read(page)))
 
+const { run, stop } = makeRunner()
+
 describe("Pages", () => {
+  afterAll(async () => {
+    const outcome = await stop()
+    if (outcome !== undefined) assert.strictEqual(outcome.exitCode, 0, outcome.output)
+  })
+
   it("are found, wherever they stand", () => {
     for (const page of [
       "README.md",

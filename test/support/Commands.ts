@@ -1,10 +1,10 @@
 /**
  * Runs the commands that a page tells its reader to type, as they stand but
  * shorter: a demo is interrupted, a soak only says what it would do, tests are
- * listed, and of other scripts the arguments are read. A request is sent to a
- * server of its own. What only `.ci/run` can run has to stand there.
+ * listed, and of other scripts the arguments are read. Requests are sent to one
+ * server. What only `.ci/run` can run has to stand there.
  */
-import { spawn } from "node:child_process"
+import { type ChildProcess, spawn } from "node:child_process"
 import { existsSync } from "node:fs"
 import { join } from "node:path"
 import manifest from "../../package.json" with { type: "json" }
@@ -31,8 +31,6 @@ interface Start {
   readonly environment: Readonly<Record<string, string>>
   /** Whether it goes on until it is interrupted. */
   readonly interrupt?: boolean
-  /** What to send to a server that runs meanwhile. */
-  readonly request?: Request
 }
 
 interface Request {
@@ -40,8 +38,8 @@ interface Request {
   readonly init: RequestInit
 }
 
-/** How a command is tried; nothing, if it needs no process of its own. */
-export const startOf = (command: string): Start | undefined => {
+/** How a command is tried: by a process, by a request, or not, if neither is needed. */
+export const startOf = (command: string): Start | Request | undefined => {
   const all = Array.from(
     command.matchAll(/"([^"]*)"|'([^']*)'|\S+/g),
     ([word, double, single]) => double ?? single ?? word
@@ -50,9 +48,7 @@ export const startOf = (command: string): Start | undefined => {
   const environment = Object.fromEntries(all.slice(0, first).map((word) => word.split(/=(.*)/, 2)))
   const words = resolve(all.slice(first))
   if (words === undefined) return undefined
-  if (words[0] === "curl") {
-    return { words: ["node", "src/app/main.ts", "serve"], environment, request: requestOf(words.slice(1)) }
-  }
+  if (words[0] === "curl") return requestOf(words.slice(1))
   if (isBench(words) || isScript(words)) return undefined
   const shorter = shorten(words)
   if (shorter === undefined) throw new Error(`test/support/Commands.ts does not know how to try: ${command}`)
@@ -157,38 +153,74 @@ const send = async (origin: string, { init, path }: Request): Promise<string> =>
   return text
 }
 
-export const run = ({ environment, interrupt, request, words }: Start): Promise<Outcome> =>
-  new Promise((done, reject) => {
-    const [program = "", ...args] = words
-    const inherited = Object.entries(process.env).filter(
-      ([name]) => !/^(OTEL_|DATABASE_URL|VITEST)/.test(name)
-    )
-    const child = spawn(program === "node" ? process.execPath : program, args, {
-      cwd: repository,
-      // Any free port, whatever else is served on this machine.
-      env: { ...Object.fromEntries(inherited), EMB_PORT: "0", ...environment },
-      stdio: ["ignore", "pipe", "pipe"],
-      timeout: 90_000,
-      killSignal: "SIGKILL"
-    })
-    let output = ""
-    let isSent = false
-    child.stderr.on("data", (chunk) => {
-      output += chunk
-    })
-    child.stdout.on("data", (chunk) => {
-      // It has said something, so it has started; a little later it is at work.
-      if (interrupt && output === "") setTimeout(() => child.kill("SIGINT"), 2_000)
-      output += chunk
-      const [, origin] = /^page +(\S+)\/$/m.exec(output) ?? []
-      if (request === undefined || origin === undefined || isSent) return
-      isSent = true
-      send(origin, request)
-        .then((answer) => {
-          output += answer
-        }, reject)
-        .finally(() => child.kill("SIGINT"))
-    })
+/** Starts a process; `onOutput` is told all that it has printed, each time it prints. */
+const launch = (
+  { environment, words }: Start,
+  onOutput: (output: string, child: ChildProcess) => void
+): { readonly child: ChildProcess; readonly outcome: Promise<Outcome> } => {
+  const [program = "", ...args] = words
+  const inherited = Object.entries(process.env).filter(([name]) => !/^(OTEL_|DATABASE_URL|VITEST)/.test(name))
+  const child = spawn(program === "node" ? process.execPath : program, args, {
+    cwd: repository,
+    // Any free port, whatever else is served on this machine.
+    env: { ...Object.fromEntries(inherited), EMB_PORT: "0", ...environment },
+    stdio: ["ignore", "pipe", "pipe"]
+  })
+  let output = ""
+  child.stderr.on("data", (chunk) => {
+    output += chunk
+  })
+  child.stdout.on("data", (chunk) => {
+    output += chunk
+    onOutput(output, child)
+  })
+  const outcome = new Promise<Outcome>((done, reject) => {
     child.once("error", reject)
     child.once("close", (exitCode, signal) => done({ exitCode: exitCode ?? signal, output }))
   })
+  return { child, outcome }
+}
+
+const run = (start: Start): Promise<Outcome> => {
+  let isInterrupted = false
+  const { child, outcome } = launch(start, (_, child) => {
+    if (!start.interrupt || isInterrupted) return
+    isInterrupted = true
+    // It has said something, so it has started; a little later it is at work.
+    setTimeout(() => child.kill("SIGINT"), 2_000)
+  })
+  const patience = setTimeout(() => child.kill("SIGKILL"), 90_000)
+  return outcome.finally(() => clearTimeout(patience))
+}
+
+/** Tries commands. The server that requests go to is started for the first of them. */
+export const makeRunner = () => {
+  let server: { readonly origin: Promise<string>; readonly stop: () => Promise<Outcome> } | undefined
+  const serve = () => {
+    const { promise, reject, resolve } = Promise.withResolvers<string>()
+    const { child, outcome } = launch(
+      { words: ["node", "src/app/main.ts", "serve"], environment: {} },
+      (output) => {
+        const [, origin] = /^page +(\S+)\/$/m.exec(output) ?? []
+        if (origin !== undefined) resolve(origin)
+      }
+    )
+    outcome.then(({ output }) => reject(new Error(output)), reject)
+    return {
+      origin: promise,
+      stop: () => {
+        child.kill("SIGINT")
+        return outcome
+      }
+    }
+  }
+  return {
+    run: async (start: Start | Request): Promise<Outcome> => {
+      if ("words" in start) return run(start)
+      server ??= serve()
+      return { exitCode: 0, output: await send(await server.origin, start) }
+    },
+    /** Ends the server, if there is one, and gives back how it ended. */
+    stop: async (): Promise<Outcome | undefined> => server?.stop()
+  }
+}
