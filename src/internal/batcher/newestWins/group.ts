@@ -26,6 +26,8 @@ export class Group<A> {
   writing = 0
   /** Whether it stands in the order in which groups are taken. */
   isOrdered = false
+  /** The one behind it in that order. */
+  next: Group<A> | undefined = undefined
   /** How many of its records go before those of the groups behind it; what comes later waits for its next turn. */
   due = 0
   private index: Map<string, number> | undefined = undefined

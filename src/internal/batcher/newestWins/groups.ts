@@ -1,22 +1,11 @@
 import * as HashMap from "effect/HashMap"
-import * as MutableList from "effect/MutableList"
 import * as Option from "effect/Option"
 import * as Ref from "effect/Ref"
 import { Group } from "./group.ts"
+import { Recent } from "./recent.ts"
 
 /** Up to this many groups are kept without asking whether they are idle. */
 const maxUnswept = 10_000
-
-/** Slots of the groups that were asked for last; a power of two. */
-const recentSlots = 4_096
-
-/** A slot by a few characters from both ends, which differ in UUIDs as in numbered names. */
-const slotOf = (id: string): number => {
-  const end = id.length - 1
-  const first = (id.charCodeAt(0) << 9) ^ (id.charCodeAt(1) << 5) ^ id.charCodeAt(2)
-  const last = (id.charCodeAt(end) << 7) ^ (id.charCodeAt(end - 1) << 3) ^ id.charCodeAt(end - 2)
-  return (first ^ last) & (recentSlots - 1)
-}
 
 /**
  * The groups by id, and those that wait in the order in which they began to.
@@ -29,28 +18,33 @@ const slotOf = (id: string): number => {
 export class Groups<A> {
   // Transient, so that an entry is added in place.
   private readonly byId = Ref.makeUnsafe(HashMap.beginMutation(HashMap.empty<string, Group<A>>()))
-  private readonly order = MutableList.make<Group<A>>()
+  // The order is a list through the groups themselves: it is touched for every report.
+  private first: Group<A> | undefined
+  private last: Group<A> | undefined
+  private readonly recent = new Recent<A>()
   private sweepAt = maxUnswept
-  // Hashing an id of 36 characters costs as much as folding its report.
-  private readonly recent = new Array<Group<A> | undefined>(recentSlots).fill(undefined)
+
+  private get size(): number {
+    return HashMap.size(Ref.getUnsafe(this.byId))
+  }
 
   get(id: string): Group<A> | undefined {
     return Option.getOrUndefined(HashMap.get(Ref.getUnsafe(this.byId), id))
   }
 
   getOrAdd(id: string): Group<A> {
-    const slot = slotOf(id)
-    const recent = this.recent[slot]
-    if (recent !== undefined && recent.id === id) return recent
+    const recent = this.recent.get(id)
+    if (recent !== undefined) return recent
     const group = this.get(id) ?? this.add(id)
-    this.recent[slot] = group
+    this.recent.set(group)
     return group
   }
 
   private add(id: string): Group<A> {
     const group = new Group<A>(id)
-    if (HashMap.size(Ref.getUnsafe(this.byId)) >= this.sweepAt) this.sweep()
+    if (this.size >= this.sweepAt) this.sweep()
     HashMap.set(Ref.getUnsafe(this.byId), id, group)
+    if (this.size > this.recent.capacity) this.recent.reserve(2 * this.size)
     return group
   }
 
@@ -62,34 +56,42 @@ export class Groups<A> {
   enqueue(group: Group<A>): void {
     if (group.isOrdered) return
     group.isOrdered = true
-    MutableList.append(this.order, group)
+    group.next = undefined
+    if (this.last === undefined) this.first = group
+    else this.last.next = group
+    this.last = group
   }
 
   /** Puts a group whose turn is not over back in front of the others. */
   putBack(group: Group<A>): void {
     group.isOrdered = true
-    MutableList.prepend(this.order, group)
+    group.next = this.first
+    this.first = group
+    this.last ??= group
   }
 
   /** The group that has waited longest. */
   dequeue(): Group<A> | undefined {
-    const group = MutableList.take(this.order)
-    if (group === MutableList.Empty) return undefined
+    const group = this.first
+    if (group === undefined) return undefined
+    this.first = group.next
+    if (this.first === undefined) this.last = undefined
     group.isOrdered = false
     return group
   }
 
   clear(): void {
     this.byId.ref.current = HashMap.beginMutation(HashMap.empty<string, Group<A>>())
-    this.recent.fill(undefined)
-    MutableList.clear(this.order)
+    this.recent.reserve(0)
+    this.first = undefined
+    this.last = undefined
   }
 
   private sweep(): void {
     const kept = HashMap.beginMutation(HashMap.empty<string, Group<A>>())
     for (const group of this.values()) if (!group.isIdle) HashMap.set(kept, group.id, group)
     this.byId.ref.current = kept
-    this.recent.fill(undefined)
-    this.sweepAt = Math.max(maxUnswept, 2 * HashMap.size(kept))
+    this.recent.reserve(2 * this.size)
+    this.sweepAt = Math.max(maxUnswept, 2 * this.size)
   }
 }
