@@ -107,19 +107,18 @@ export const make = (environment: {
         return Effect.as(span === undefined ? line : span.log(line), false)
       }
       const publishAll = payloads.length === 0 ? Effect.void : publish(to, payloads, span ?? untraced)
-      return publishAll.pipe(
-        Effect.catchDefect(Effect.fail),
+      const told = publishAll.pipe(
         Effect.onInterrupt(() => failed(new Error("the batcher closed before it was published"), groups)),
         Effect.matchEffect({
           onSuccess: () => Effect.succeed(true),
           onFailure: (error) => failed(error, encoded)
-        }),
-        Effect.flatMap((isTold) => (left.length === 0 ? Effect.succeed(isTold) : failed(bug, left))),
-        Effect.ensuring(
-          Effect.sync(() => {
-            publishing -= 1
-          })
-        )
+        })
+      )
+      return Effect.ensuring(
+        left.length === 0 ? told : Effect.andThen(told, failed(bug, left)),
+        Effect.sync(() => {
+          publishing -= 1
+        })
       )
     })
 

@@ -1,5 +1,22 @@
 import * as Predicate from "effect/Predicate"
-import type { Failure } from "./search.ts"
+
+/** Why a statement failed. */
+export interface Failure {
+  /**
+   * - `unavailable`: the store takes no writes; no row is at fault.
+   * - `tooMuch`: the statement was cancelled or got no answer; a smaller one may pass.
+   * - `rejected`: a row may be at fault.
+   */
+  readonly kind: "unavailable" | "tooMuch" | "rejected"
+  readonly error: Error
+}
+
+/** How failures are called in metrics and spans. */
+export const failureLabels = {
+  unavailable: "Unavailable",
+  tooMuch: "Canceled",
+  rejected: "Rejected"
+} as const
 
 /** What a failed write means, by the tag of its `reason`. What has none may be a row's fault. */
 export const failureOf = (error: unknown): Failure => {

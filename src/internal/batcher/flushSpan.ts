@@ -4,9 +4,10 @@ import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import { identity } from "effect/Function"
 import * as Tracer from "effect/Tracer"
-import type { Batch } from "./batch.ts"
+import type { Batch, Outcome } from "./batch.ts"
+import { failureLabels, failureOf } from "./failure.ts"
 import { maxSpans } from "./held.ts"
-import type { Reason } from "./models.ts"
+import type { Flushed, Reason } from "./models.ts"
 
 /** The span of whoever runs this fiber, if it is one worth linking to. */
 export const sampledSpan = ({ cache }: Fiber.Fiber<unknown, unknown>): Tracer.AnySpan | undefined =>
@@ -171,3 +172,20 @@ const describe = (span: Tracer.Span, beginning: Beginning): void => {
 }
 
 const noAttributes = {}
+
+/** What became of the rows of a flush. */
+export const outcomeAttributes = ({ failure }: Outcome, { discarded, ...tally }: Flushed): Attributes => ({
+  "batcher.flush.outcome":
+    failure === undefined && tally.written > 0
+      ? "written"
+      : tally.unwritten > 0
+        ? "requeued"
+        : tally.written + tally.superseded + discarded === 0
+          ? "refused"
+          : "discarded",
+  "batcher.rows.written": tally.written,
+  "batcher.rows.refused": tally.refused,
+  "batcher.rows.discarded": discarded,
+  "batcher.rows.requeued": tally.unwritten,
+  ...(failure && { "error.type": failureLabels[failureOf(failure).kind] })
+})

@@ -41,8 +41,9 @@ export const make = <A>(environment: {
       const message = (count: number) => `discarded ${count} rows: ${failure?.message}`
       lines.push(failedLog(failed.length, message, {}))
     }
-    if (failure === undefined) lines.push(health.succeeded())
-    else if (options.onWriteFailure === "requeue") lines.push(health.failed(failure))
+    if (failure === undefined) {
+      if (health.isDown()) lines.push(health.succeeded())
+    } else if (options.onWriteFailure === "requeue") lines.push(health.failed(failure))
     if (statementSize.isReduced() && failure === undefined) {
       const rows = statementSize.rows()
       const message = () => `statements were too much for the store: at most ${rows} rows each for a while`

@@ -1,33 +1,12 @@
 import * as Effect from "effect/Effect"
 import { allWritten, nothingWritten, type Outcome } from "./batch.ts"
+import type { Failure } from "./failure.ts"
+import { singlesOf, singlesOfAnOutage } from "./singles.ts"
+import { cutBySize, type StatementSize } from "./statementSize.ts"
 import type { Refusal, WriteResult } from "./writeResult.ts"
 
 /** How many statements the search through one batch may take; the rest waits for the next flush. */
 export const maxSearchStatements = 20
-
-/** How many single rows have to fail, and none to succeed, before it is the store's trouble. */
-const singlesOfAnOutage = 3
-
-/** Why a statement failed. */
-export interface Failure {
-  /**
-   * - `unavailable`: the store takes no writes; no row is at fault.
-   * - `tooMuch`: the statement was cancelled or got no answer; a smaller one may pass.
-   * - `rejected`: a row may be at fault.
-   */
-  readonly kind: "unavailable" | "tooMuch" | "rejected"
-  readonly error: Error
-}
-
-/** How many rows a statement may have, as the store has shown. */
-export interface StatementSize {
-  /** Rows of the next statement at most. */
-  readonly rows: () => number
-  /** A statement was too much, and its halves passed: larger ones are not tried for a while. */
-  readonly passed: (rows: number) => void
-  /** A statement was too much, and it is not known what passes. */
-  readonly halve: (rows: number) => void
-}
 
 /** What is searched. */
 export interface Search {
@@ -87,7 +66,7 @@ class Searching {
 
   run(): Effect.Effect<Outcome> {
     return Effect.map(
-      Effect.forEach(this.cutBySize(), (positions) => this.attempt(positions), { discard: true }),
+      Effect.forEach(cutBySize(this.search), (positions) => this.attempt(positions), { discard: true }),
       () => this.outcome()
     )
   }
@@ -114,27 +93,6 @@ class Searching {
       ).sort(ascending),
       failure: this.stoppedBy ?? (isStoresTrouble && first !== undefined ? new Error(first.why) : undefined)
     }
-  }
-
-  /** The batch in statements that are neither too long nor too large. */
-  private cutBySize(): ReadonlyArray<ReadonlyArray<number>> {
-    const { bytesOf, maxBytes, size, statementSize } = this.search
-    const parts: Array<Array<number>> = []
-    const rows = statementSize.rows()
-    let part: Array<number> = []
-    let bytes = 0
-    for (let position = 0; position < size; position++) {
-      const more = bytesOf(position)
-      if (part.length > 0 && (part.length >= rows || bytes + more > maxBytes)) {
-        parts.push(part)
-        part = []
-        bytes = 0
-      }
-      part.push(position)
-      bytes += more
-    }
-    parts.push(part)
-    return parts
   }
 
   /** Writes these rows; answers whether all of them were. */
@@ -195,7 +153,7 @@ class Searching {
 
   /** Whether the store takes any row at all: rows of different groups alone, until one succeeds. */
   private trySingles(positions: ReadonlyArray<number>): Effect.Effect<void> {
-    const singles = this.singlesOf(positions)
+    const singles = singlesOf(positions, this.search)
     let next = 0
     return Effect.whileLoop({
       while: () => next < singles.length && !this.hasSucceeded && this.stoppedBy === undefined,
@@ -205,23 +163,6 @@ class Searching {
       },
       step: () => {}
     })
-  }
-
-  private singlesOf(positions: ReadonlyArray<number>): ReadonlyArray<number> {
-    const { groups, turn } = this.search
-    // The golden ratio spreads the starting points of successive turns evenly.
-    const start = Math.floor(((turn * 0.618_033_988_75) % 1) * positions.length)
-    const singles: Array<number> = []
-    const rotated = [...positions.slice(start), ...positions.slice(0, start)]
-    for (const ofOtherGroups of [true, false]) {
-      for (const position of rotated) {
-        if (singles.length === singlesOfAnOutage) return singles
-        const isTaken = singles.some((single) => single === position)
-        const isOther = singles.every((single) => groups[single] !== groups[position])
-        if (!isTaken && (isOther || !ofOtherGroups)) singles.push(position)
-      }
-    }
-    return singles
   }
 
   private halve(

@@ -1,5 +1,3 @@
-import type { StatementSize } from "./search.ts"
-
 /**
  * Batches written without trouble before larger statements are tried again;
  * twice as many after each vain try. What was never tried in vain grows quickly:
@@ -8,6 +6,16 @@ import type { StatementSize } from "./search.ts"
  */
 const firstPatience = 2
 const maxPatience = 256
+
+/** How many rows a statement may have, as the store has shown. */
+export interface StatementSize {
+  /** Rows of the next statement at most. */
+  readonly rows: () => number
+  /** A statement was too much, and its halves passed: larger ones are not tried for a while. */
+  readonly passed: (rows: number) => void
+  /** A statement was too much, and it is not known what passes. */
+  readonly halve: (rows: number) => void
+}
 
 /** How many rows a statement may have: fewer after one was too much for the store, more again with time. */
 export interface AdaptiveSize extends StatementSize {
@@ -46,4 +54,30 @@ export const make = (maxBatchSize: number): AdaptiveSize => {
     },
     isReduced: () => limit < maxBatchSize
   }
+}
+
+/** The positions of a batch in statements that are neither too long nor too large. */
+export const cutBySize = (batch: {
+  readonly size: number
+  readonly bytesOf: (position: number) => number
+  readonly maxBytes: number
+  readonly statementSize: StatementSize
+}): ReadonlyArray<ReadonlyArray<number>> => {
+  const { bytesOf, maxBytes, size } = batch
+  const rows = batch.statementSize.rows()
+  const parts: Array<Array<number>> = []
+  let part: Array<number> = []
+  let bytes = 0
+  for (let position = 0; position < size; position++) {
+    const more = bytesOf(position)
+    if (part.length > 0 && (part.length >= rows || bytes + more > maxBytes)) {
+      parts.push(part)
+      part = []
+      bytes = 0
+    }
+    part.push(position)
+    bytes += more
+  }
+  parts.push(part)
+  return parts
 }

@@ -4,7 +4,6 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Latch from "effect/Latch"
 import * as Semaphore from "effect/Semaphore"
-import { bounded } from "../bounded.ts"
 import * as throttledLog from "../throttledLog.ts"
 import type { Account } from "./account.ts"
 import type { Accumulator } from "./accumulator.ts"
@@ -18,16 +17,17 @@ import {
   writtenGroups
 } from "./batch.ts"
 import type { Definition } from "./definition.ts"
-import { attempt, failureOf } from "./failure.ts"
-import { begin, type FlushSpan } from "./flushSpan.ts"
+import { attempt } from "./failure.ts"
+import { begin, type FlushSpan, outcomeAttributes } from "./flushSpan.ts"
 import type { Health } from "./health.ts"
 import type { Meters } from "./meters.ts"
 import type { Flushed, Reason } from "./models.ts"
 import type { Resolved } from "./options.ts"
 import * as OutcomeLog from "./outcomeLog.ts"
 import type { Phase } from "./phase.ts"
-import { type Failure, writeBatch } from "./search.ts"
+import { writeBatch } from "./search.ts"
 import * as StatementSize from "./statementSize.ts"
+import * as Statements from "./statements.ts"
 import type { WriteResult } from "./writeResult.ts"
 
 /** A batch whose rows are where the store's answer puts them. The announcer takes it from here. */
@@ -78,67 +78,10 @@ export const make = <A>(environment: WriterEnvironment<A>): Writer => {
   const underWay = new Set<Deferred.Deferred<Flushed>>()
   const listeners = new Set<(tally: Flushed) => void>()
   const isLast = () => accumulator.ready() === 0 && underWay.size < 2
+  const deadline = () => environment.phase.deadline(isLast)
+  const statements = Statements.make({ definition, name, options, meters, statementSize, deadline })
   let turn = 0
   let supersededBefore = 0
-
-  /** A refused row that hangs when it is tried again holds up the others for an interval at most. */
-  const deadlineOf = (batch: Batch<A>): Effect.Effect<unknown> => {
-    const deadline = environment.phase.deadline(isLast)
-    return batch.retried === undefined ? deadline : Effect.raceFirst(deadline, Effect.sleep(options.interval))
-  }
-
-  const notAnswered = (why: "deadline" | "interrupted", batch: Batch<A>, size: number): Failure => {
-    if (why === "interrupted") return { kind: "unavailable", error: new Error("interrupted from within") }
-    const isRetry = batch.retried !== undefined
-    const { interval, writeTimeout } = options
-    const limit = isRetry && (writeTimeout === 0 || interval < writeTimeout) ? interval : writeTimeout
-    return {
-      kind: size === 1 || isRetry ? "tooMuch" : "unavailable",
-      error: new NoAnswer(`no answer within ${limit} ms, outcome unknown`)
-    }
-  }
-
-  /** One statement: positions of the batch, or all of it. */
-  const writeStatement = (batch: Batch<A>, span: FlushSpan, positions: ReadonlyArray<number> | undefined) => {
-    const records = positions === undefined ? batch.records : pick(batch.records, positions)
-    const groups = positions === undefined ? batch.groups : pick(batch.groups, positions)
-    const size = records.length
-    return span
-      .step(
-        `${name}.write`,
-        "internal",
-        () => (size === 1 ? {} : { "db.operation.batch.size": size }),
-        (step) =>
-          bounded(
-            Effect.mapError(
-              Effect.suspend(() => step.inside(definition.write(records, groups))),
-              failureOf
-            ),
-            deadlineOf(batch),
-            (why) => Exit.fail(notAnswered(why, batch, size))
-          ).pipe(
-            Effect.catchDefect((defect) =>
-              Effect.andThen(
-                // A bug in the write, perhaps on one row only: the search tells. It is not the store being away.
-                throttledLog.ignoreDefect(Effect.logError(`the write of ${name} died`, defect)),
-                Effect.fail(failureOf(defect))
-              )
-            ),
-            Effect.tapError(({ kind }) =>
-              Effect.sync(() => {
-                meters.writeFailed(labels[kind])
-                step.annotate(() => ({ "error.type": labels[kind] }))
-              })
-            )
-          )
-      )
-      .pipe(Effect.tapError((failure) => Effect.sync(() => noteTimeout(failure, size))))
-  }
-
-  /** Without an answer nobody knows whether the statement was too long or the store is away: shorter ones tell. */
-  const noteTimeout = (failure: Failure, size: number): void => {
-    if (failure.kind === "unavailable" && failure.error instanceof NoAnswer) statementSize.halve(size)
-  }
 
   const write = (batch: Batch<A>, span: FlushSpan): Effect.Effect<Outcome> => {
     if (batch.retried !== undefined) return writeRetried(batch, span)
@@ -151,13 +94,13 @@ export const make = <A>(environment: WriterEnvironment<A>): Writer => {
       maxBytes: options.maxBatchBytes,
       turn,
       statementSize,
-      write: (positions) => writeStatement(batch, span, positions)
+      write: (positions) => statements.write(batch, span, positions)
     })
   }
 
   /** Refused rows are tried together or alone, and not searched: those that fail wait on. */
   const writeRetried = (batch: Batch<A>, span: FlushSpan): Effect.Effect<Outcome> =>
-    Effect.match(writeStatement(batch, span, undefined), {
+    Effect.match(statements.write(batch, span, undefined), {
       onSuccess: (result) => ({ ...allWritten, ...(result as WriteResult | undefined) }),
       onFailure: ({ error, kind }) =>
         kind === "unavailable"
@@ -177,29 +120,6 @@ export const make = <A>(environment: WriterEnvironment<A>): Writer => {
     return outcome
   }
 
-  const describeOutcome = (batch: Batch<A>, outcome: Outcome, { discarded, ...tally }: Flushed) => ({
-    "batcher.flush.outcome":
-      outcome.failure === undefined && tally.written > 0
-        ? "written"
-        : tally.unwritten > 0
-          ? "requeued"
-          : tally.refused === batch.records.length
-            ? "refused"
-            : "discarded",
-    "batcher.rows.written": tally.written,
-    "batcher.rows.refused": tally.refused,
-    "batcher.rows.discarded": discarded,
-    "batcher.rows.requeued": tally.unwritten,
-    ...(outcome.failure && { "error.type": labels[failureOf(outcome.failure).kind] })
-  })
-
-  const run = Effect.fnUntraced(function* (batch: Batch<A>, reason: Reason, startedAt: number) {
-    const span = yield* beginSpan(batch, reason)
-    return yield* Effect.onInterrupt(runUnder(span, batch, reason, startedAt), () =>
-      Effect.sync(() => span.end(new Error("the batcher closed before the store answered")))
-    )
-  })
-
   const beginSpan = (batch: Batch<A>, reason: Reason): Effect.Effect<FlushSpan> => {
     const superseded = account.superseded - supersededBefore
     supersededBefore = account.superseded
@@ -212,50 +132,69 @@ export const make = <A>(environment: WriterEnvironment<A>): Writer => {
     }))
   }
 
-  const runUnder = Effect.fnUntraced(function* (
-    span: FlushSpan,
-    batch: Batch<A>,
-    reason: Reason,
-    startedAt: number
-  ): Effect.fn.Return<Settled> {
+  /** Writes a batch and moves its rows to where the store's answer puts them. */
+  const writeAndSettle = (batch: Batch<A>, span: FlushSpan): Effect.Effect<Outcome> => {
     const rowsBefore = statementSize.rows()
-    const outcome = yield* Effect.map(
+    return Effect.map(
       Effect.catchDefect(write(batch, span), (defect) =>
         Effect.as(
           throttledLog.ignoreDefect(Effect.logError("a flush died", defect)),
           nothingWritten(batch.records.length, new Error("the flush died"))
         )
       ),
-      (given) => settle(batch, given)
+      (given) => {
+        const outcome = settle(batch, given)
+        if (outcome.failure === undefined && statementSize.rows() === rowsBefore) statementSize.succeeded()
+        return outcome
+      }
     )
-    if (outcome.failure === undefined && statementSize.rows() === rowsBefore) statementSize.succeeded()
-    const tally = tallyOf(batch, outcome)
-    span.annotate(() => describeOutcome(batch, outcome, tally))
-    for (const line of linesOf(batch, outcome)) yield* throttledLog.ignoreDefect(span.log(line))
-    const written = writtenGroups(batch, outcome)
-    const isRetry = batch.retried !== undefined
-    return { reason, tally, written, failure: outcome.failure, span, startedAt, isRetry }
-  })
+  }
+
+  const run = (batch: Batch<A>, reason: Reason, span: FlushSpan): Effect.Effect<Settled> => {
+    const startedAt = clock.currentTimeMillisUnsafe()
+    return Effect.flatMap(writeAndSettle(batch, span), (outcome) => {
+      const tally = tallyOf(batch, outcome)
+      span.annotate(() => outcomeAttributes(outcome, tally))
+      const settled: Settled = {
+        reason,
+        tally,
+        written: writtenGroups(batch, outcome),
+        failure: outcome.failure,
+        span,
+        startedAt,
+        isRetry: batch.retried !== undefined
+      }
+      const lines = linesOf(batch, outcome)
+      const log = (line: Effect.Effect<void>) => throttledLog.ignoreDefect(span.log(line))
+      return lines.length === 0
+        ? Effect.succeed(settled)
+        : Effect.as(Effect.forEach(lines, log, { discard: true }), settled)
+    })
+  }
 
   const takeAndRun = (reason: Reason, take: () => Batch<A> | undefined) =>
-    permits.withPermits(1)(
+    permits.withPermit(
       Effect.suspend(() => {
         const batch = take()
         if (batch === undefined) return Effect.undefined
-        const settled = Deferred.makeUnsafe<Flushed>()
-        underWay.add(settled)
-        return run(batch, reason, clock.currentTimeMillisUnsafe()).pipe(
-          Effect.onExit((exit) =>
+        const told = Deferred.makeUnsafe<Flushed>()
+        underWay.add(told)
+        let span: FlushSpan | undefined
+        return Effect.onExit(
+          Effect.flatMap(beginSpan(batch, reason), (begun) => {
+            span = begun
+            return run(batch, reason, begun)
+          }),
+          (exit) =>
             Effect.sync(() => {
-              underWay.delete(settled)
-              const size = batch.records.length
+              underWay.delete(told)
+              if (Exit.isFailure(exit)) span?.end(new Error("the batcher closed before the store answered"))
               const tally = Exit.isSuccess(exit)
                 ? exit.value.tally
-                : tallyOf(batch, nothingWritten(size, new Error()))
+                : tallyOf(batch, nothingWritten(batch.records.length, new Error()))
               if (batch.retried === undefined) for (const listener of listeners) listener(tally)
-              Deferred.doneUnsafe(settled, Exit.succeed(tally))
+              Deferred.doneUnsafe(told, Exit.succeed(tally))
             })
-          )
         )
       })
     )
@@ -270,10 +209,3 @@ export const make = <A>(environment: WriterEnvironment<A>): Writer => {
     underWay: () => Array.from(underWay, (settled) => Deferred.await(settled))
   }
 }
-
-const labels = { unavailable: "Unavailable", tooMuch: "Canceled", rejected: "Rejected" } as const
-
-class NoAnswer extends Error {}
-
-const pick = <B>(values: ReadonlyArray<B>, positions: ReadonlyArray<number>): ReadonlyArray<B> =>
-  positions.map((position) => values[position] as B)
