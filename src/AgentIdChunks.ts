@@ -180,9 +180,7 @@ const write = (id: AgentId, target: Uint8Array, start: number): void => {
 
 const encodeChunk = (ids: ReadonlyArray<AgentId>): string => {
   const target = new Uint8Array(ids.length * uuidBase64Size)
-  ids.forEach((id, index) => {
-    write(id, target, index * uuidBase64Size)
-  })
+  for (let i = 0; i < ids.length; i++) write(ids[i] as AgentId, target, i * uuidBase64Size)
   return textDecoder.decode(target)
 }
 

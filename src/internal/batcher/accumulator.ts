@@ -1,6 +1,6 @@
 import type { Account } from "./account.ts"
 import type { Batch, Outcome } from "./batch.ts"
-import type { Report } from "./held.ts"
+import type { Held } from "./held.ts"
 import type { Discarded } from "./models.ts"
 
 /**
@@ -11,9 +11,9 @@ import type { Discarded } from "./models.ts"
  */
 export interface Accumulator<in out A> {
   /** Takes a report from the queue. There is room for it: whoever queued it has seen to that. */
-  readonly fold: (report: Report<A>) => void
+  readonly fold: (report: Held<A>) => void
   /** Takes what there is room for of a report that is not queued, and says how many records that was. */
-  readonly admit: (report: Report<A>) => number
+  readonly admit: (report: Held<A>) => number
   /** Rows that a batch could take now. */
   readonly ready: () => number
   /** Moves at most `max` rows into a batch, the longest waiting groups first. */

@@ -2,10 +2,10 @@ import * as MutableList from "effect/MutableList"
 import type { Accumulator, Environment } from "./accumulator.ts"
 import { type Batch, eachHeld, makeBatch, type Outcome } from "./batch.ts"
 import { attempt } from "./failure.ts"
-import { type Held, hold, type Report, splitHeld } from "./held.ts"
+import { type Held, splitHeld } from "./held.ts"
 import type { Discarded } from "./models.ts"
-import { maxRefusedMillis, type RefusedRow, RefusedRows } from "./refused.ts"
-import { takeRefused } from "./retry.ts"
+import { type RefusedRow, RefusedRows } from "./refused.ts"
+import { settleRetried, takeRefused } from "./retry.ts"
 import { countGivenUp, countSettled, eachRefused } from "./settling.ts"
 
 /** What a definition says of its records. */
@@ -30,14 +30,14 @@ export class AppendOnlyAccumulator<A> implements Accumulator<A> {
     this.environment = environment
   }
 
-  fold(report: Report<A>): void {
+  fold(report: Held<A>): void {
     const { account } = this.environment
     account.queued -= report.records.length
     account.pending += report.records.length
-    MutableList.append(this.waiting, hold(report))
+    MutableList.append(this.waiting, report)
   }
 
-  admit(report: Report<A>): number {
+  admit(report: Held<A>): number {
     const { account, maxPending, maxPendingBytes } = this.environment
     const size = report.records.length
     const hasRoom = () =>
@@ -49,7 +49,7 @@ export class AppendOnlyAccumulator<A> implements Accumulator<A> {
     while (!hasRoom()) if (!this.evictOldest()) return 0
     account.bytes += report.bytes
     account.pending += size
-    MutableList.append(this.waiting, hold(report))
+    MutableList.append(this.waiting, report)
     return size
   }
 
@@ -95,7 +95,7 @@ export class AppendOnlyAccumulator<A> implements Accumulator<A> {
     if (size === 0) return undefined
     account.pending -= size
     account.inFlight += size
-    return this.begin(makeBatch(held))
+    return this.begin(makeBatch(held, size))
   }
 
   private begin(batch: Batch<A>): Batch<A> {
@@ -117,7 +117,7 @@ export class AppendOnlyAccumulator<A> implements Accumulator<A> {
     if (!this.inFlight.delete(batch)) return
     countSettled(this.environment, batch, outcome)
     if (batch.retried !== undefined) {
-      this.settleRetried(batch, batch.retried, outcome)
+      this.settleRetried(batch, outcome)
       return
     }
     eachRefused(batch, outcome, (record, held, why) => {
@@ -157,27 +157,17 @@ export class AppendOnlyAccumulator<A> implements Accumulator<A> {
     MutableList.prependAllUnsafe(this.waiting, restored)
   }
 
-  private settleRetried(batch: Batch<A>, rows: ReadonlyArray<RefusedRow<A>>, outcome: Outcome): void {
-    const { account, elapsed } = this.environment
-    const whys = new Map(outcome.refused.map(({ position, why }) => [position, why]))
-    const stays = new Set([...whys.keys(), ...outcome.unwritten])
-    rows.forEach((row, position) => {
-      const isForgotten = batch.forgotten.has(row.origin.group)
-      if (isForgotten || !stays.has(position)) {
-        this.refusedRows.delete(row)
-        if (isForgotten && stays.has(position)) account.discarded += 1
-        return
-      }
-      row.isTried = false
-      row.why = whys.get(position) ?? row.why
-      if (whys.has(position)) this.refusedRows.postpone(row, elapsed())
-      row.record = batch.records[position] as A
-      account.refused += 1
-      account.bytes += row.bytes
-      const isRefusedForLong = whys.has(position) && elapsed() - row.refusedAt > maxRefusedMillis
-      if (isRefusedForLong) this.giveUpRefused(row, "refused")
+  private settleRetried(batch: Batch<A>, outcome: Outcome): void {
+    const { account } = this.environment
+    settleRetried(this.refusedRows, this.environment, batch, outcome, {
+      release: (row) => this.refusedRows.delete(row),
+      keep: (row, tried) => {
+        row.record = tried
+        account.refused += 1
+        account.bytes += row.bytes
+      },
+      giveUp: (row) => this.giveUpRefused(row, "refused")
     })
-    if (stays.size < rows.length && outcome.refused.length === 0) this.refusedRows.widen(elapsed())
   }
 
   private giveUpRefused(row: RefusedRow<A>, reason: Discarded<A>["reason"]): void {

@@ -11,6 +11,8 @@ export interface Batch<A> {
   /** The group of each record. */
   readonly groups: ReadonlyArray<string>
   readonly bytes: number
+  /** Whether no group stands in it twice. */
+  readonly areGroupsDistinct: boolean
   /** Of a batch of refused rows that are tried again: the row of each position. */
   readonly retried: ReadonlyArray<RefusedRow<A>> | undefined
   /** Groups that were forgotten meanwhile: what is not written of them is given up. */
@@ -52,19 +54,30 @@ export const nothingWritten = (size: number, failure: Error): Outcome => ({
 
 export const makeBatch = <A>(
   held: ReadonlyArray<Held<A>>,
-  retried?: ReadonlyArray<RefusedRow<A>>
+  size: number,
+  { areGroupsDistinct = false, retried }: Partial<Pick<Batch<A>, "areGroupsDistinct" | "retried">> = {}
 ): Batch<A> => {
-  const records: Array<A> = []
-  const groups: Array<string> = []
+  const records = new Array<A>(size)
+  const groups = new Array<string>(size)
   let bytes = 0
+  let position = 0
   for (const one of held) {
     bytes += one.bytes
-    for (const record of one.records) {
-      records.push(record)
-      groups.push(one.group)
+    for (let i = 0; i < one.records.length; i++) {
+      records[position] = one.records[i] as A
+      groups[position++] = one.group
     }
   }
-  return { held, records, groups, bytes, retried, forgotten: new Set(), overtaken: new Set() }
+  return {
+    held,
+    records,
+    groups,
+    bytes,
+    areGroupsDistinct,
+    retried,
+    forgotten: new Set(),
+    overtaken: new Set()
+  }
 }
 
 /** A batch that tries these rows again. */
@@ -74,7 +87,8 @@ export const retryBatch = <A>(rows: ReadonlyArray<RefusedRow<A>>): Batch<A> =>
       const records = [row.record as A]
       return { ...row.origin, records, own: records, bytes: row.bytes, quiet: false }
     }),
-    rows
+    rows.length,
+    { retried: rows }
   )
 
 const byGroup = new WeakMap<object, ReadonlyMap<string, ReadonlyArray<Held<unknown>>>>()
@@ -134,11 +148,9 @@ export interface WrittenGroups {
 
 export const writtenGroups = <A>(batch: Batch<A>, outcome: Outcome): WrittenGroups => {
   const elsewhere = notWritten(outcome)
-  // A group whose turn ends within a batch may have its next one in the same.
-  const groups = batch.held.map(({ group }) => group)
-  const isEachAnother = new Set(groups).size === groups.length
   const isAllNews = batch.held.every(({ quiet }) => !quiet)
-  if (elsewhere.length > 0 || !isEachAnother || !isAllNews) return countGroups(batch, elsewhere)
+  if (elsewhere.length > 0 || !batch.areGroupsDistinct || !isAllNews) return countGroups(batch, elsewhere)
+  const groups = batch.held.map(({ group }) => group)
   return { groups, counts: batch.held.map(({ records }) => records.length), news: groups }
 }
 

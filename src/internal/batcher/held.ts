@@ -1,16 +1,5 @@
 import type * as Tracer from "effect/Tracer"
 
-/** What one call of `add` brings. It is the unit of the queue. */
-export interface Report<out A> {
-  readonly group: string
-  readonly records: ReadonlyArray<A>
-  readonly bytes: number
-  /** When it was added, in milliseconds since the epoch. */
-  readonly at: number
-  /** The ids of the caller's span, if that is sampled. */
-  readonly span: Tracer.AnySpan | undefined
-}
-
 /** Where records come from. */
 export interface Origin {
   readonly group: string
@@ -20,9 +9,12 @@ export interface Origin {
   spans: ReadonlyArray<Tracer.AnySpan>
 }
 
-/** What waits of one group. It is the unit of a batch; a batch's end may split one. */
+/**
+ * Records of one group. One call of `add` brings one, the queue holds them as
+ * they came, and a batch is a list of them; a batch's end may split one.
+ */
 export interface Held<A> extends Origin {
-  /** A report's own array, until a change makes a copy of it. */
+  /** The array that was added, until a change makes a copy of it. */
   records: ReadonlyArray<A>
   /** The array above, once it is a copy that may be changed. */
   own: Array<A> | undefined
@@ -36,9 +28,6 @@ const noSpans: ReadonlyArray<Tracer.AnySpan> = []
 /** OpenTelemetry's default limit of links per span; exporters drop what is beyond it. */
 export const maxSpans = 128
 
-export const spansOf = (span: Tracer.AnySpan | undefined): ReadonlyArray<Tracer.AnySpan> =>
-  span === undefined ? noSpans : [span]
-
 export const joinSpans = (
   spans: ReadonlyArray<Tracer.AnySpan>,
   more: ReadonlyArray<Tracer.AnySpan>
@@ -47,14 +36,20 @@ export const joinSpans = (
   return spans.length === 0 ? more : Array.from(new Set([...spans, ...more]))
 }
 
-/** A report as it waits while nothing has been merged into it. */
-export const hold = <A>(report: Report<A>): Held<A> => ({
-  group: report.group,
-  records: report.records,
+/** What one call of `add` brings: its records, their bytes, when it was made and the ids of the caller's span. */
+export const hold = <A>(
+  group: string,
+  records: ReadonlyArray<A>,
+  bytes: number,
+  at: number,
+  span: Tracer.AnySpan | undefined
+): Held<A> => ({
+  group,
+  records,
   own: undefined,
-  bytes: report.bytes,
-  since: report.at,
-  spans: spansOf(report.span),
+  bytes,
+  since: at,
+  spans: span === undefined ? noSpans : [span],
   quiet: false
 })
 

@@ -4,7 +4,7 @@ import type * as Tracer from "effect/Tracer"
 import type { Account } from "./account.ts"
 import type { Accumulate, Accumulator } from "./accumulator.ts"
 import { reference } from "./flushSpan.ts"
-import type { Report } from "./held.ts"
+import { type Held, hold } from "./held.ts"
 import * as Signal from "./signal.ts"
 
 /** Where records come in. */
@@ -41,7 +41,7 @@ export const make = Effect.fnUntraced(function* <A>(options: {
   const { account, accumulate, accumulator, capacity, events, maxPending, maxPendingBytes } = options
   const { bytes: bytesOf, time: timeOf } = accumulate
   // A queue of messages: a report is one, however many records it brings.
-  const queue = yield* Queue.dropping<Report<A>>(capacity)
+  const queue = yield* Queue.dropping<Held<A>>(capacity)
   const queued = yield* Signal.make
   let at = 0
   let isClosed = false
@@ -96,7 +96,7 @@ export const make = Effect.fnUntraced(function* <A>(options: {
     return taken
   }
 
-  const take = (report: Report<A>): number => {
+  const take = (report: Held<A>): number => {
     const size = report.records.length
     if (account.queued + size > capacity) foldUnsafe(never)
     const isRoomSure = account.waiting + size <= maxPending && account.bytes + report.bytes <= maxPendingBytes
@@ -138,7 +138,7 @@ export const make = Effect.fnUntraced(function* <A>(options: {
       events.dropped(invalid, "not what they should be", String(group))
     }
     if (taken.length === 0) return 0
-    return take({ group, records: taken, bytes: bytesOfAll(taken, Infinity), at, span })
+    return take(hold(group, taken, bytesOfAll(taken, Infinity), at, span))
   }
 
   return {
@@ -154,7 +154,7 @@ export const make = Effect.fnUntraced(function* <A>(options: {
       if (!(bytes >= 0)) return takePart(group, records, span, latest)
       if (size === 0) return 0
       account.offered += size
-      return take({ group, records, bytes, at, span })
+      return take(hold(group, records, bytes, at, span))
     },
     foldUnsafe,
     awaitQueued: queued.wait,

@@ -1,5 +1,5 @@
 import { heldOf } from "../batch.ts"
-import { type Report, spansOf } from "../held.ts"
+import type { Held } from "../held.ts"
 import type { RefusedRow } from "../refused.ts"
 import { merge, replaceWaiting } from "./fold.ts"
 import { type Group, scan } from "./group.ts"
@@ -11,23 +11,22 @@ import type { State } from "./state.ts"
  * room for all. A known key takes its newer record, unless bytes are short and
  * it is larger.
  */
-export const admit = <A>(state: State<A>, report: Report<A>): number => {
+export const admit = <A>(state: State<A>, report: Held<A>): number => {
   const group = state.groups.getOrAdd(report.group)
   if (admitWhole(state, group, report)) return report.records.length
-  const spans = spansOf(report.span)
   let taken = 0
   report.records.forEach((record, likely) => {
     const known = bytesKnown(state, group, record, likely)
     const hasRoom = known === undefined ? makeRoom(state, record) : fitsInstead(state, record, known)
     if (!hasRoom) return
     taken += 1
-    merge(state, group, { record, likely, since: report.at, spans, isLater: true })
+    merge(state, group, { record, likely, since: report.since, spans: report.spans, isLater: true })
   })
   return taken
 }
 
 /** A report of keys that wait already, in their order: the common case, however long the store is away. */
-const admitWhole = <A>(state: State<A>, group: Group<A>, report: Report<A>): boolean => {
+const admitWhole = <A>(state: State<A>, group: Group<A>, report: Held<A>): boolean => {
   const { account, maxPendingBytes } = state.environment
   const { waiting } = group
   if (waiting === undefined || group.refused !== undefined) return false

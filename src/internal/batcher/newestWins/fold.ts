@@ -1,4 +1,4 @@
-import { type Held, hold, joinSpans, ownRecords, type Report, spansOf } from "../held.ts"
+import { type Held, joinSpans, ownRecords } from "../held.ts"
 import type { RefusedRow } from "../refused.ts"
 import type { Group } from "./group.ts"
 import { scan } from "./group.ts"
@@ -12,7 +12,7 @@ import type { State } from "./state.ts"
  * them older, replaces it as a whole: two comparisons per record, and nothing is
  * allocated. Only where keys differ are they merged one by one.
  */
-export const fold = <A>(state: State<A>, report: Report<A>): void => {
+export const fold = <A>(state: State<A>, report: Held<A>): void => {
   const { account } = state.environment
   account.queued -= report.records.length
   const group = state.groups.getOrAdd(report.group)
@@ -20,7 +20,7 @@ export const fold = <A>(state: State<A>, report: Report<A>): void => {
   foldEach(state, group, report)
 }
 
-const foldWhole = <A>(state: State<A>, group: Group<A>, report: Report<A>): boolean => {
+const foldWhole = <A>(state: State<A>, group: Group<A>, report: Held<A>): boolean => {
   try {
     if (group.woken !== undefined) return false
     if (group.resting !== undefined) return foldOntoResting(state, group, report)
@@ -31,7 +31,7 @@ const foldWhole = <A>(state: State<A>, group: Group<A>, report: Report<A>): bool
   }
 }
 
-const foldOntoWaiting = <A>(state: State<A>, group: Group<A>, report: Report<A>): boolean => {
+const foldOntoWaiting = <A>(state: State<A>, group: Group<A>, report: Held<A>): boolean => {
   if (group.waiting !== undefined) return replaceWaiting(state, group, report)
   if (!state.haveDistinctKeys(report.records)) return false
   begin(state, group, report)
@@ -39,30 +39,30 @@ const foldOntoWaiting = <A>(state: State<A>, group: Group<A>, report: Report<A>)
 }
 
 /** What says the same as the record that rests takes its place; only the others wait to be written. */
-const foldOntoResting = <A>(state: State<A>, group: Group<A>, report: Report<A>): boolean => {
+const foldOntoResting = <A>(state: State<A>, group: Group<A>, report: Held<A>): boolean => {
   const others = replaceResting(state, group, report)
   if (others === undefined) return false
   if (others.records.length > 0 && !foldOntoWaiting(state, group, others)) foldEach(state, group, others)
   return true
 }
 
-const foldEach = <A>(state: State<A>, group: Group<A>, report: Report<A>): void => {
+const foldEach = <A>(state: State<A>, group: Group<A>, report: Held<A>): void => {
   state.environment.account.bytes -= report.bytes
-  const spans = spansOf(report.span)
-  for (let i = 0; i < report.records.length; i++) {
-    merge(state, group, { record: report.records[i] as A, likely: i, since: report.at, spans, isLater: true })
+  const { records, since, spans } = report
+  for (let i = 0; i < records.length; i++) {
+    merge(state, group, { record: records[i] as A, likely: i, since, spans, isLater: true })
   }
 }
 
-const begin = <A>(state: State<A>, group: Group<A>, report: Report<A>): void => {
-  group.waiting = hold(report)
+const begin = <A>(state: State<A>, group: Group<A>, report: Held<A>): void => {
+  group.waiting = report
   state.groups.enqueue(group)
   state.environment.account.pending += report.records.length
   state.noteWaiting(group)
 }
 
 /** A report of the same keys in the same order, none of them older, takes the place of the one that waits. */
-export const replaceWaiting = <A>(state: State<A>, group: Group<A>, report: Report<A>): boolean => {
+export const replaceWaiting = <A>(state: State<A>, group: Group<A>, report: Held<A>): boolean => {
   const { account } = state.environment
   const { records } = report
   const { waiting } = group
@@ -72,7 +72,7 @@ export const replaceWaiting = <A>(state: State<A>, group: Group<A>, report: Repo
   waiting.records = records
   waiting.own = undefined
   waiting.bytes = report.bytes
-  waiting.spans = spansOf(report.span)
+  waiting.spans = report.spans
   state.noteWaiting(group)
   return true
 }

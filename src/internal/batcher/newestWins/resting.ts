@@ -1,4 +1,4 @@
-import { type Held, joinSpans, type Report, spansOf } from "../held.ts"
+import { type Held, joinSpans } from "../held.ts"
 import type { Group } from "./group.ts"
 import type { State } from "./state.ts"
 
@@ -85,11 +85,7 @@ const siftGroup = <A>(state: State<A>, group: Group<A>, before: number): void =>
  * What rests is known to say what was last written, so that two texts are
  * compared and nothing is hashed.
  */
-export const replaceResting = <A>(
-  state: State<A>,
-  group: Group<A>,
-  report: Report<A>
-): Report<A> | undefined => {
+export const replaceResting = <A>(state: State<A>, group: Group<A>, report: Held<A>): Held<A> | undefined => {
   const { account } = state.environment
   const { resting } = group
   if (resting === undefined) return undefined
@@ -109,8 +105,8 @@ export const replaceResting = <A>(
   resting.records = same
   resting.own = undefined
   resting.bytes = report.bytes - bytes
-  resting.since = report.at
-  resting.spans = spansOf(report.span)
+  resting.since = report.since
+  resting.spans = report.spans
   if (same.length === 0) takeRestingOut(state, group, resting)
   return { ...report, records, bytes }
 }

@@ -14,7 +14,7 @@ export const settle = <A>(state: State<A>, batch: Batch<A>, outcome: Outcome): v
   countSettled(state.environment, batch, outcome)
   if (state.environment.unchanged > 0) rememberWritten(state, batch, outcome)
   if (batch.retried !== undefined) {
-    settleRetried(state, batch, batch.retried, outcome)
+    settleRetried(state, batch, outcome)
     return
   }
   eachRefused(batch, outcome, (record, held, why) => setApart(state, batch, record, held, why))

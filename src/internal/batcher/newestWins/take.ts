@@ -19,18 +19,21 @@ export const take = <A>(state: State<A>, max: number): Batch<A> | undefined => {
   sift(state)
   const held: Array<Held<A>> = []
   let size = takeWoken(state, max, held)
+  let areGroupsDistinct = size === 0
   while (size < max) {
     const group = state.groups.dequeue()
     if (group === undefined) break
     if (group.waiting === undefined) continue
     const taken = takeFrom(state, group, group.waiting, max - size)
     held.push(taken)
+    // Its turn is over, and its next one may come within the same batch.
+    if (group.isOrdered && group.due === 0) areGroupsDistinct = false
     size += taken.records.length
   }
   if (size === 0) return undefined
   account.pending -= size
   account.inFlight += size
-  const batch = makeBatch(held)
+  const batch = makeBatch(held, size, { areGroupsDistinct })
   sendOff(state, batch)
   return batch
 }
