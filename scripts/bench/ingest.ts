@@ -8,7 +8,7 @@
 import type { Contestant } from "./contestant.ts"
 import { load } from "./library.ts"
 import { using, workingTree } from "./ours.ts"
-import { limit, peers } from "./peers.ts"
+import { limit, limitInEffect, peers } from "./peers.ts"
 import { type Measured, newOverOld, type Row, type Target } from "./report.ts"
 import { sampleIn, sampleRounds } from "./sample.ts"
 import { cpuTime, ratio, summarize } from "./statistics.ts"
@@ -17,6 +17,7 @@ import { factsPerReport, makeReports, type Workload, w1, w2 } from "./workload.t
 
 export const contestants: ReadonlyArray<Contestant> = [
   limit,
+  limitInEffect,
   workingTree.addUnsafe,
   workingTree.add,
   ...peers
@@ -131,7 +132,7 @@ const workloadOf = (row: "w1" | "w2", { quick }: Settings): Workload => {
   return quick ? { ...full, facts: 50_000 } : full
 }
 
-const withLimit = ["limit", "addUnsafe", "add"]
+const withLimit = ["limit", "limitInEffect", "addUnsafe", "add"]
 
 export const ingest = async (row: "w1" | "w2", settings: Settings): Promise<Row> => {
   const { rounds } = settings
@@ -199,7 +200,10 @@ export const ingest = async (row: "w1" | "w2", settings: Settings): Promise<Row>
           atMost === undefined ? [] : [{ what, value, target: { atMost } }]
       )
     ],
-    ratios: overPeers.filter(({ atMost }) => atMost === undefined)
+    ratios: [
+      { what: "add over the bare loop in effects", value: ratio(ns("add"), ns("limitInEffect")) },
+      ...overPeers.filter(({ atMost }) => atMost === undefined)
+    ]
   }
 }
 

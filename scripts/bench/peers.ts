@@ -25,14 +25,30 @@ import * as EffectSink from "effect/Sink"
 import * as Stream from "effect/Stream"
 import type { AgentId } from "../../src/AgentId.ts"
 import type { Metadata } from "../../src/Metadata.ts"
-import { type Contestant, fromAdapter, type Open, toEffect, tracked } from "./contestant.ts"
+import { type Contestant, fromAdapter, type Open, type Sink, toEffect, tracked } from "./contestant.ts"
 import { Columns, columns, dedupe, NewestWins } from "./newestWins.ts"
 import { capacity, factsPerReport, type Report, reportAt, stride, turn, type Workload } from "./workload.ts"
 
 const reportCapacity = capacity / factsPerReport
 const reportsPerBatch = ({ batchSize }: Workload) => batchSize / factsPerReport
 
-/** The bare loop: no buffer, no timer, no fiber. It looks at the clock where the workload flushes by time. */
+/** No buffer, no timer, no fiber. It looks at the clock where the workload flushes by time. */
+const makeLoop = (workload: Workload, sink: Sink) => {
+  const fold = new NewestWins()
+  let deadline = performance.now() + workload.interval
+  return {
+    add: (report: Report) => fold.add(report),
+    isFull: (i: number) =>
+      workload.timerOnly
+        ? i % stride === 0 && performance.now() >= deadline
+        : fold.size >= workload.batchSize,
+    write: () => {
+      deadline = performance.now() + workload.interval
+      return fold.size > 0 ? sink(fold.take()) : undefined
+    }
+  }
+}
+
 export const limit: Contestant = {
   name: "limit",
   label: "bare nested Map loop (the limit)",
@@ -41,21 +57,35 @@ export const limit: Contestant = {
   timed: "yes",
   open: async (workload, sink) => ({
     produce: async (reports, count) => {
-      const fold = new NewestWins()
-      let deadline = performance.now() + workload.interval
+      const loop = makeLoop(workload, sink)
       for (let i = 1; i <= count; i++) {
-        fold.add(reportAt(reports, i - 1))
-        const full = workload.timerOnly
-          ? i % stride === 0 && performance.now() >= deadline
-          : fold.size >= workload.batchSize
-        if (full) {
-          const written = sink(fold.take())
-          if (written !== undefined) await written
-          deadline = performance.now() + workload.interval
-        }
+        loop.add(reportAt(reports, i - 1))
+        const written = loop.isFull(i) ? loop.write() : undefined
+        if (written !== undefined) await written
       }
-      if (fold.size > 0) await sink(fold.take())
+      await loop.write()
     },
+    close: async () => {}
+  })
+}
+
+/** The same loop in a generator, each report through an effect: less than this no `yield* add` can take. */
+export const limitInEffect: Contestant = {
+  ...limit,
+  name: "limitInEffect",
+  label: "the same, yield* Effect.sync for each report",
+  open: async (workload, sink) => ({
+    produce: (reports, count) =>
+      Effect.runPromise(
+        Effect.gen(function* () {
+          const loop = makeLoop(workload, sink)
+          for (let i = 1; i <= count; i++) {
+            yield* Effect.sync(() => loop.add(reportAt(reports, i - 1)))
+            if (loop.isFull(i)) yield* toEffect(loop.write())
+          }
+          yield* toEffect(loop.write())
+        })
+      ),
     close: async () => {}
   })
 }

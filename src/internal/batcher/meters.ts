@@ -114,8 +114,9 @@ export const make = Effect.fnUntraced(function* (
   }
 })
 
+// Both are looked up at every update; what is not there costs twice as much as what is.
 const registryContext = Effect.map(Metric.MetricRegistry, (registry) =>
-  Context.make(Metric.MetricRegistry, registry)
+  Context.make(Metric.MetricRegistry, registry).pipe(Context.add(Metric.CurrentMetricAttributes, {}))
 )
 
 const labelled = <Label extends string, Input, State>(
