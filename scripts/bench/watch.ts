@@ -35,16 +35,17 @@ const factsPerSecond = 20_000
 const minInterval = 250
 
 const contestants = {
-  none: { watchers: 0, label: "nobody watches" },
-  shared: { watchers: 5_000, label: "5,000 watchers" },
-  few: { watchers: 500, label: "500 watchers" },
-  naive: { watchers: 500, label: "500 naive watchers: a subscription and a SELECT each" }
+  none: { watchers: 0, way: "shared", label: "nobody watches" },
+  shared: { watchers: 5_000, way: "shared", label: "5,000 watchers" },
+  few: { watchers: 500, way: "shared", label: "500 watchers" },
+  naive: { watchers: 500, way: "naive", label: "500 naive watchers: a subscription and a SELECT each" }
 } as const
 type Contestant = keyof typeof contestants
 
-interface LiveInput {
+export interface LiveInput {
   readonly kind: "live"
-  readonly contestant: Contestant
+  readonly watchers: number
+  readonly way: "shared" | "naive"
   readonly seconds: number
   readonly config: PgClient.PgPoolConfig
 }
@@ -55,7 +56,7 @@ interface GrowthInput {
   readonly emissions: number
 }
 
-interface Live {
+export interface Live {
   readonly selects: number
   readonly emissions: number
   /** Facts that the batcher took, per second. */
@@ -123,7 +124,7 @@ const produce = async (batcher: MetadataBatcher.MetadataBatcher["Service"], seco
   }
 }
 
-const live = Effect.fnUntraced(function* ({ contestant, seconds }: LiveInput) {
+const live = Effect.fnUntraced(function* ({ seconds, watchers, way }: LiveInput) {
   const sql = yield* PgClient.PgClient
   yield* sql`TRUNCATE workspace_agent_metadata`
   const pg = yield* PgStore.make()
@@ -146,11 +147,11 @@ const live = Effect.fnUntraced(function* ({ contestant, seconds }: LiveInput) {
   )
   const context = yield* Layer.build(Layer.merge(layerStore, PgPubsub.layer()))
   const batcher = yield* Effect.provide(MetadataBatcher.make(), context)
-  const watch = yield* Effect.provide(contestant === "naive" ? naive : shared, context)
+  const watch = yield* Effect.provide(way === "naive" ? naive : shared, context)
 
   const ids = agentIds(agents)
   let emissions = 0
-  for (let i = 0; i < contestants[contestant].watchers; i++) {
+  for (let i = 0; i < watchers; i++) {
     const agentId = ids[i % agents] as AgentId
     const see = watcherOf(agentId)
     yield* watch(agentId, (facts) => {
@@ -232,9 +233,10 @@ const measure = Effect.fnUntraced(function* (seconds: number, rounds: number) {
   const { config } = yield* EmbeddedPostgres.EmbeddedPostgres
   yield* PgMigrations.run()
   const names = Object.keys(contestants) as ReadonlyArray<Contestant>
-  const inputs = names.map(
-    (contestant) => [contestant, { kind: "live", contestant, seconds, config }] as const
-  )
+  const inputs = names.map((name) => {
+    const { watchers, way } = contestants[name]
+    return [name, { kind: "live", watchers, way, seconds, config } satisfies LiveInput] as const
+  })
   return yield* Effect.promise(() =>
     sampleRounds<Live>(import.meta.filename, Object.fromEntries(inputs), rounds)
   )

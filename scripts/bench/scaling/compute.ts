@@ -8,7 +8,8 @@
  */
 import { readFileSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
-import type { Announce, Measured, Results } from "./limits.ts"
+import type { Results } from "./limits.ts"
+import type { Announce, Measured } from "./writes.ts"
 
 const read = (name: string): unknown =>
   JSON.parse(readFileSync(join(import.meta.dirname, "../results", name), "utf8"))
@@ -162,6 +163,42 @@ const measuredTable = table(
   )
 )
 
+const replicasTable = table(
+  ["replicas on one database", "facts/s, all together", "server s/M", "lost"],
+  results.replicas.map(({ factsPerSecond, failed, replicas, serverCpu }) => [
+    `${replicas}`,
+    figure(factsPerSecond),
+    serverCpu.toFixed(1),
+    `${failed}`
+  ])
+)
+
+const watchersTable = table(
+  [
+    "watchers in one process",
+    "shown/s",
+    "`SELECT`s/s",
+    "commit to shown: p50",
+    "p99",
+    "event loop late, p99",
+    "processors",
+    "RSS"
+  ],
+  results.watchers.map(({ sample, watchers }) => {
+    const ms = (value: number | null) => (value === null ? "–" : `${Math.round(value)} ms`)
+    return [
+      watchers.toLocaleString("en-US"),
+      figure(Math.round(sample.emissions)),
+      sample.selects.toFixed(1),
+      ms(sample.p50),
+      ms(sample.p99),
+      ms(sample.loopP99),
+      sample.cpu.toFixed(2),
+      `${Math.round(sample.megabytes)} MB`
+    ]
+  })
+)
+
 const { metadata, stats } = results.sizes
 const constants = table(
   ["", "measured", "what"],
@@ -207,7 +244,7 @@ const computed = table(
 )
 
 const parts: Readonly<Record<string, string>> = {
-  measured: `Measured ${results.when}.\n\n${measuredTable}\n\n${constants}`,
+  measured: `Measured ${results.when}.\n\n${measuredTable}\n\n${replicasTable}\n\n${watchersTable}\n\n${constants}`,
   computed
 }
 
