@@ -7,29 +7,30 @@ const maxScanned = 16
 
 /** Everything that is known of one group: its entry in the `HashMap`. */
 export class Group<A> {
+  // What each report touches stands first, so that it takes two lines of the processor's cache and not three.
   readonly id: string
   /** What the next batch takes. */
   waiting: Held<A> | undefined = undefined
-  /** Records that say what was last written, and wait for their time (option `unchanged`). */
-  resting: Held<A> | undefined = undefined
-  /** None of those that rest was last written before. */
-  restsSince = Number.POSITIVE_INFINITY
-  /** Those of them whose time has come. */
-  woken: Held<A> | undefined = undefined
   /** Refused rows by key. */
   refused: Map<string, RefusedRow<A>> | undefined = undefined
+  /** Records that say what was last written, and wait for their time (option `unchanged`). */
+  resting: Held<A> | undefined = undefined
+  /** Those of them whose time has come. */
+  woken: Held<A> | undefined = undefined
   /** What was last written. */
   written: Remembered | undefined = undefined
-  /** Whether it stands among those whose waiting records are to be compared with what was written. */
-  isToSift = false
-  /** How many writes under way hold records of it; counted with the option `unchanged` only. */
-  writing = 0
   /** Whether it stands in the order in which groups are taken. */
   isOrdered = false
   /** The one behind it in that order. */
   next: Group<A> | undefined = undefined
   /** How many of its records go before those of the groups behind it; what comes later waits for its next turn. */
   due = 0
+  /** None of those that rest was last written before. */
+  restsSince = Number.POSITIVE_INFINITY
+  /** Whether it stands among those whose waiting records are to be compared with what was written. */
+  isToSift = false
+  /** How many writes under way hold records of it; counted with the option `unchanged` only. */
+  writing = 0
   private index: Map<string, number> | undefined = undefined
   private indexed: ReadonlyArray<A> | undefined = undefined
 
