@@ -10,6 +10,8 @@ import type { Discarded } from "./models.ts"
  * account, so that no record is ever between two places.
  */
 export interface Accumulator<in out A> {
+  /** The keys of most reports, no key twice: always the same array while they are the same. */
+  readonly commonKeys: () => ReadonlyArray<string>
   /** Takes a report from the queue. There is room for it: whoever queued it has seen to that. */
   readonly fold: (report: Held<A>) => void
   /** Takes what there is room for of a report that is not queued, and says how many records that was. */

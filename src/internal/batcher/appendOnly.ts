@@ -8,6 +8,8 @@ import { type RefusedRow, RefusedRows } from "./refused.ts"
 import { settleRetried, takeRefused } from "./retry.ts"
 import { countGivenUp, countSettled, eachRefused } from "./settling.ts"
 
+const noKeys: ReadonlyArray<string> = []
+
 /** What a definition says of its records. */
 export interface AppendOnly<in out A> {
   readonly key: (record: A) => string
@@ -28,6 +30,11 @@ export class AppendOnlyAccumulator<A> implements Accumulator<A> {
   constructor(definition: AppendOnly<A>, environment: Environment<A>) {
     this.definition = definition
     this.environment = environment
+  }
+
+  // Nothing replaces anything here.
+  commonKeys(): ReadonlyArray<string> {
+    return noKeys
   }
 
   fold(report: Held<A>): void {

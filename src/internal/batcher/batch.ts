@@ -1,4 +1,4 @@
-import type { Held } from "./held.ts"
+import { type Held, unknownKeys } from "./held.ts"
 import type { Flushed } from "./models.ts"
 import type { RefusedRow } from "./refused.ts"
 import type { Refusal } from "./writeResult.ts"
@@ -85,7 +85,7 @@ export const retryBatch = <A>(rows: ReadonlyArray<RefusedRow<A>>): Batch<A> =>
   makeBatch(
     rows.map((row) => {
       const records = [row.record as A]
-      return { ...row.origin, records, own: records, bytes: row.bytes, quiet: false }
+      return { ...row.origin, records, own: records, bytes: row.bytes, ...unknownKeys, quiet: false }
     }),
     rows.length,
     { retried: rows }

@@ -19,11 +19,16 @@ export interface Held<A> extends Origin {
   /** The array above, once it is a copy that may be changed. */
   own: Array<A> | undefined
   bytes: number
+  /** The keys of its records, if they are known: one array for all that list the same. */
+  keys: ReadonlyArray<string> | undefined
+  /** When the oldest and the newest of its records were collected; to be trusted while `keys` are known. */
+  oldest: number
+  newest: number
   /** Whether it only says again what was written before, and nobody has to be told of it. */
   readonly quiet: boolean
 }
 
-const noSpans: ReadonlyArray<Tracer.AnySpan> = []
+export const noSpans: ReadonlyArray<Tracer.AnySpan> = []
 
 /** OpenTelemetry's default limit of links per span; exporters drop what is beyond it. */
 export const maxSpans = 128
@@ -36,29 +41,16 @@ export const joinSpans = (
   return spans.length === 0 ? more : Array.from(new Set([...spans, ...more]))
 }
 
-/** What one call of `add` brings: its records, their bytes, when it was made and the ids of the caller's span. */
-export const hold = <A>(
-  group: string,
-  records: ReadonlyArray<A>,
-  bytes: number,
-  at: number,
-  span: Tracer.AnySpan | undefined
-): Held<A> => ({
-  group,
-  records,
-  own: undefined,
-  bytes,
-  since: at,
-  spans: span === undefined ? noSpans : [span],
-  quiet: false
-})
+/** Of records whose keys are not known. */
+export const unknownKeys = { keys: undefined, oldest: 0, newest: 0 }
 
-/** The records of a held, in an array that may be changed. */
+/** The records of a held, in an array that may be changed: then its keys are not known any more. */
 export const ownRecords = <A>(held: Held<A>): Array<A> => {
   if (held.own === undefined) {
     held.own = held.records.slice()
     held.records = held.own
   }
+  held.keys = undefined
   return held.own
 }
 
@@ -71,5 +63,6 @@ export const splitHeld = <A>(held: Held<A>, count: number, bytesOf: (record: A) 
   held.records = rest
   held.own = rest
   held.bytes -= bytes
+  held.keys = undefined
   return { ...held, records, own: records, bytes }
 }

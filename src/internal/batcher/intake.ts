@@ -4,7 +4,7 @@ import type * as Tracer from "effect/Tracer"
 import type { Account } from "./account.ts"
 import type { Accumulate, Accumulator } from "./accumulator.ts"
 import { reference } from "./flushSpan.ts"
-import { type Held, hold } from "./held.ts"
+import { type Held, noSpans } from "./held.ts"
 import * as Signal from "./signal.ts"
 
 /** Where records come in. */
@@ -39,7 +39,7 @@ export const make = Effect.fnUntraced(function* <A>(options: {
   readonly events: IntakeEvents
 }): Effect.fn.Return<Intake<A>> {
   const { account, accumulate, accumulator, capacity, events, maxPending, maxPendingBytes } = options
-  const { bytes: bytesOf, time: timeOf } = accumulate
+  const { bytes: bytesOf, key: keyOf, time: timeOf } = accumulate
   // A queue of messages: a report is one, however many records it brings.
   const queue = yield* Queue.dropping<Held<A>>(capacity)
   const queued = yield* Signal.make
@@ -54,19 +54,51 @@ export const make = Effect.fnUntraced(function* <A>(options: {
     }
   }
 
-  /** The bytes of a report, or NaN if not each of its records can be taken as it is. */
-  const bytesOfAll = (records: ReadonlyArray<A>, latest: number): number => {
+  /**
+   * A report of these records, or nothing if not each of them can be taken as it is.
+   *
+   * Agents of one kind list the same keys. While the keys and the times are at
+   * hand it is noted whether these do: folding then looks at no record again.
+   */
+  const hold = (
+    group: string,
+    records: ReadonlyArray<A>,
+    latest: number,
+    span: Tracer.AnySpan | undefined
+  ): Held<A> | undefined => {
+    const keys = accumulator.commonKeys()
+    let areCommon = keys.length === records.length
     let bytes = 0
+    let oldest = Number.POSITIVE_INFINITY
+    let newest = Number.NEGATIVE_INFINITY
     try {
       for (let i = 0; i < records.length; i++) {
         const record = records[i] as A
         bytes += bytesOf(record)
-        if (timeOf !== undefined && !(timeOf(record) <= latest)) return Number.NaN
+        if (timeOf !== undefined) {
+          const time = timeOf(record)
+          if (!(time <= latest)) return undefined
+          if (time < oldest) oldest = time
+          if (time > newest) newest = time
+        }
+        if (areCommon) areCommon = keyOf(record) === keys[i]
       }
     } catch {
-      return Number.NaN
+      return undefined
     }
-    return bytes
+    if (!(bytes >= 0)) return undefined
+    return {
+      group,
+      records,
+      own: undefined,
+      bytes,
+      since: at,
+      spans: span === undefined ? noSpans : [span],
+      keys: areCommon ? keys : undefined,
+      oldest,
+      newest,
+      quiet: false
+    }
   }
 
   const dated = (record: A, latest: number): A => {
@@ -138,7 +170,12 @@ export const make = Effect.fnUntraced(function* <A>(options: {
       events.dropped(invalid, "not what they should be", String(group))
     }
     if (taken.length === 0) return 0
-    return take(hold(group, taken, bytesOfAll(taken, Infinity), at, span))
+    const report = hold(group, taken, Infinity, span)
+    if (report !== undefined) return take(report)
+    // A getter said something else when it was asked again.
+    account.dropped += taken.length
+    events.dropped(taken.length, "not what they should be", group)
+    return 0
   }
 
   return {
@@ -150,11 +187,11 @@ export const make = Effect.fnUntraced(function* <A>(options: {
       const isPlain = !isClosed && Array.isArray(records) && typeof group === "string"
       // An array may lie about its length: NaN would spread through the whole account.
       const size = isPlain ? sizeOf(records) : Number.NaN
-      const bytes = size >= 0 ? bytesOfAll(records, latest) : Number.NaN
-      if (!(bytes >= 0)) return takePart(group, records, span, latest)
+      const report = size >= 0 ? hold(group, records, latest, span) : undefined
+      if (report === undefined) return takePart(group, records, span, latest)
       if (size === 0) return 0
       account.offered += size
-      return take(hold(group, records, bytes, at, span))
+      return take(report)
     },
     foldUnsafe,
     awaitQueued: queued.wait,

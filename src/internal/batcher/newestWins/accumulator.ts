@@ -10,6 +10,7 @@ import { ready, take, takeRefused } from "./take.ts"
 export const make = <A>(definition: NewestWins<A>, environment: Environment<A>): Accumulator<A> => {
   const state = new State(definition, environment)
   return {
+    commonKeys: () => state.commonKeys,
     fold: (report) => fold(state, report),
     admit: (report) => admit(state, report),
     ready: () => ready(state),

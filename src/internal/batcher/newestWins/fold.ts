@@ -9,8 +9,8 @@ import type { State } from "./state.ts"
  * Takes a report from the queue.
  *
  * One that lists the same keys in the same order as the one that waits, none of
- * them older, replaces it as a whole: two comparisons per record, and nothing is
- * allocated. Only where keys differ are they merged one by one.
+ * them older, replaces it as a whole: nothing is allocated, and mostly no record
+ * is looked at. Only where keys differ are they merged one by one.
  */
 export const fold = <A>(state: State<A>, report: Held<A>): void => {
   const { account } = state.environment
@@ -33,7 +33,7 @@ const foldWhole = <A>(state: State<A>, group: Group<A>, report: Held<A>): boolea
 
 const foldOntoWaiting = <A>(state: State<A>, group: Group<A>, report: Held<A>): boolean => {
   if (group.waiting !== undefined) return replaceWaiting(state, group, report)
-  if (!state.haveDistinctKeys(report.records)) return false
+  if (!state.haveDistinctKeys(report)) return false
   begin(state, group, report)
   return true
 }
@@ -66,20 +66,27 @@ export const replaceWaiting = <A>(state: State<A>, group: Group<A>, report: Held
   const { account } = state.environment
   const { records } = report
   const { waiting } = group
-  if (waiting === undefined || !areNewer(state, waiting.records, records)) return false
+  if (waiting === undefined || !areNewer(state, waiting, report)) return false
   account.superseded += records.length
   account.bytes -= waiting.bytes
   waiting.records = records
   waiting.own = undefined
   waiting.bytes = report.bytes
   waiting.spans = report.spans
+  waiting.keys = report.keys
+  waiting.oldest = report.oldest
+  waiting.newest = report.newest
   state.noteWaiting(group)
   return true
 }
 
 /** Whether each record has the key of the one at its position, and is not older. */
-const areNewer = <A>(state: State<A>, older: ReadonlyArray<A>, newer: ReadonlyArray<A>): boolean => {
+const areNewer = <A>(state: State<A>, waiting: Held<A>, report: Held<A>): boolean => {
+  const areKeysKnown = report.keys !== undefined && report.keys === waiting.keys
+  if (areKeysKnown && report.oldest >= waiting.newest) return true
   const { key, time } = state.definition
+  const { records: older } = waiting
+  const { records: newer } = report
   if (older.length !== newer.length) return false
   for (let i = 0; i < newer.length; i++) {
     const [before, after] = [older[i] as A, newer[i] as A]

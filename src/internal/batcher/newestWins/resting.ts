@@ -1,4 +1,4 @@
-import { type Held, joinSpans } from "../held.ts"
+import { type Held, joinSpans, unknownKeys } from "../held.ts"
 import type { Group } from "./group.ts"
 import type { State } from "./state.ts"
 
@@ -66,7 +66,7 @@ const siftGroup = <A>(state: State<A>, group: Group<A>, before: number): void =>
   ] as const) {
     if (records.length === 0) continue
     const bytes = records.length === waiting.records.length ? waiting.bytes : sumOf(records, state.bytesOf)
-    addTo(state, group, place, { ...waiting, records, own: records, bytes, quiet: true })
+    addTo(state, group, place, { ...waiting, records, own: records, bytes, keys: undefined, quiet: true })
   }
   if (news.length === 0) {
     group.waiting = undefined
@@ -74,6 +74,7 @@ const siftGroup = <A>(state: State<A>, group: Group<A>, before: number): void =>
   }
   waiting.records = news
   waiting.own = news
+  waiting.keys = undefined
   waiting.bytes = sumOf(news, state.bytesOf)
 }
 
@@ -91,7 +92,7 @@ export const replaceResting = <A>(state: State<A>, group: Group<A>, report: Held
   if (resting === undefined) return undefined
   const differs = findDifferent(state, resting.records, report.records)
   if (differs === undefined) return undefined
-  if (differs.length > 0 && !state.haveDistinctKeys(report.records)) return undefined
+  if (differs.length > 0 && !state.haveDistinctKeys(report)) return undefined
   account.unchanged += resting.records.length
   account.pending -= resting.records.length
   account.bytes -= resting.bytes
@@ -108,7 +109,7 @@ export const replaceResting = <A>(state: State<A>, group: Group<A>, report: Held
   resting.since = report.since
   resting.spans = report.spans
   if (same.length === 0) takeRestingOut(state, group, resting)
-  return { ...report, records, bytes }
+  return { ...report, records, bytes, keys: undefined }
 }
 
 /** Where a report says something else than what rests; undefined if one that rests is missing or newer. */
@@ -160,6 +161,7 @@ const addTo = <A>(state: State<A>, group: Group<A>, place: "resting" | "woken", 
     bytes: already.bytes + held.bytes,
     since: Math.min(already.since, held.since),
     spans: joinSpans(already.spans, held.spans),
+    ...unknownKeys,
     quiet: already.quiet && held.quiet
   }
 }

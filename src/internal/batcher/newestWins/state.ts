@@ -1,6 +1,6 @@
 import type { Environment } from "../accumulator.ts"
 import type { Batch } from "../batch.ts"
-import type { Held } from "../held.ts"
+import { type Held, unknownKeys } from "../held.ts"
 import type { Discarded } from "../models.ts"
 import { RefusedRows } from "../refused.ts"
 import type { Group } from "./group.ts"
@@ -33,7 +33,7 @@ export class State<A> {
   /** When resting records are looked at next. */
   wakeAt = 0
   /** The keys of the report that was last found to list none twice. */
-  private shape: ReadonlyArray<string> = []
+  commonKeys: ReadonlyArray<string> = []
 
   constructor(definition: NewestWins<A>, environment: Environment<A>) {
     this.definition = definition
@@ -55,7 +55,16 @@ export class State<A> {
   waitingOf(group: Group<A>, since: number): Held<A> {
     if (group.waiting === undefined) {
       const own: Array<A> = []
-      group.waiting = { group: group.id, records: own, own, bytes: 0, since, spans: [], quiet: false }
+      group.waiting = {
+        group: group.id,
+        records: own,
+        own,
+        bytes: 0,
+        since,
+        spans: [],
+        ...unknownKeys,
+        quiet: false
+      }
       this.groups.enqueue(group)
     }
     return group.waiting
@@ -68,16 +77,12 @@ export class State<A> {
     this.toSift.push(group)
   }
 
-  /** Agents of one kind list the same keys, so most reports have the shape of the one before. */
-  haveDistinctKeys(records: ReadonlyArray<A>): boolean {
-    const { key } = this.definition
-    const { shape } = this
-    let isKnown = records.length === shape.length
-    for (let i = 0; isKnown && i < records.length; i++) isKnown = key(records[i] as A) === shape[i]
-    if (isKnown) return true
-    const keys = records.map(key)
+  /** Whether no key stands twice in these; if so, other reports are expected to list the same. */
+  haveDistinctKeys({ keys: known, records }: Held<A>): boolean {
+    if (known !== undefined) return true
+    const keys = records.map(this.definition.key)
     if (new Set(keys).size < keys.length) return false
-    this.shape = keys
+    this.commonKeys = keys
     return true
   }
 
