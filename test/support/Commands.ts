@@ -187,7 +187,7 @@ const run = (start: Start): Promise<Outcome> => {
     if (!start.interrupt || isInterrupted) return
     isInterrupted = true
     // It has said something, so it has started; a little later it is at work.
-    setTimeout(() => child.kill("SIGINT"), 2_000)
+    setTimeout(() => child.kill("SIGINT"), 1_000)
   })
   const patience = setTimeout(() => child.kill("SIGKILL"), 90_000)
   return outcome.finally(() => clearTimeout(patience))
