@@ -334,6 +334,19 @@ describe("A definition", () => {
 })
 
 describe("A bug of the application's", () => {
+  it.effect("says nothing in errors without a message: the refused record waits on all the same", () =>
+    Effect.gen(function* () {
+      const silent = Object.assign(new Error(), { message: undefined })
+      const { assertAccount, batcher } = yield* startDevices(undefined, {
+        write: (states) => (states.some(({ value }) => value < 0) ? Effect.fail(silent) : Effect.void)
+      })
+      yield* batcher.add({ device: "a", name: "cpu", value: -1, at: 1 })
+      yield* batcher.add({ device: "b", name: "cpu", value: 1, at: 1 })
+      yield* TestClock.adjust("10 seconds")
+      yield* assertAccount({ offered: 2, written: 1, refused: 1, inFlight: 0 })
+    })
+  )
+
   it.effect("is not seen in errors of a shape of their own: they cost the refused record only", () =>
     Effect.gen(function* () {
       const { assertAccount, batcher } = yield* startDevices(undefined, {

@@ -115,7 +115,7 @@ export const make = (environment: {
         })
       )
       return Effect.ensuring(
-        left.length === 0 ? told : Effect.andThen(told, failed(bug, left)),
+        left.length === 0 ? told : Effect.flatMap(told, () => failed(bug, left)),
         Effect.sync(() => {
           publishing -= 1
         })

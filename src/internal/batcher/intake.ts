@@ -67,7 +67,7 @@ export const make = Effect.fnUntraced(function* <A>(options: {
     span: Tracer.AnySpan | undefined
   ): Held<A> | undefined => {
     const keys = accumulator.commonKeys()
-    let areCommon = keys.length === records.length
+    let areCommon = true
     let bytes = 0
     let oldest = Number.POSITIVE_INFINITY
     let newest = Number.NEGATIVE_INFINITY
@@ -81,8 +81,9 @@ export const make = Effect.fnUntraced(function* <A>(options: {
           if (time < oldest) oldest = time
           if (time > newest) newest = time
         }
-        if (areCommon) areCommon = keyOf(record) === keys[i]
+        if (areCommon) areCommon = hasKey(record, keys[i])
       }
+      areCommon &&= records.length === keys.length
     } catch {
       return undefined
     }
@@ -101,6 +102,15 @@ export const make = Effect.fnUntraced(function* <A>(options: {
     }
   }
 
+  // A key that cannot be told costs its own record, and that later: others of the report are taken.
+  const hasKey = (record: A, key: string | undefined): boolean => {
+    try {
+      return keyOf(record) === key
+    } catch {
+      return false
+    }
+  }
+
   const dated = (record: A, latest: number): A => {
     const { withTime } = accumulate
     return withTime !== undefined && timeOf !== undefined && timeOf(record) > latest
@@ -116,8 +126,7 @@ export const make = Effect.fnUntraced(function* <A>(options: {
       try {
         const record = records[i] as A
         const usable = dated(record, latest)
-        if (Number.isNaN(bytesOf(usable)) || (timeOf !== undefined && !Number.isFinite(timeOf(usable))))
-          continue
+        if (!(bytesOf(usable) >= 0) || (timeOf !== undefined && !Number.isFinite(timeOf(usable)))) continue
         if (usable !== record) redated += 1
         taken.push(usable)
       } catch {
@@ -172,10 +181,18 @@ export const make = Effect.fnUntraced(function* <A>(options: {
     if (taken.length === 0) return 0
     const report = hold(group, taken, Infinity, span)
     if (report !== undefined) return take(report)
-    // A getter said something else when it was asked again.
-    account.dropped += taken.length
-    events.dropped(taken.length, "not what they should be", group)
-    return 0
+    // A getter said something else when it was asked again: that costs its own record.
+    let count = 0
+    for (const record of taken) {
+      const alone = hold(group, [record], Infinity, span)
+      if (alone !== undefined) {
+        count += take(alone)
+        continue
+      }
+      account.dropped += 1
+      events.dropped(1, "not what they should be", group)
+    }
+    return count
   }
 
   return {

@@ -42,8 +42,8 @@ export const settleRetried = <A>(
   const whys = new Map(outcome.refused.map(({ position, why }) => [position, why]))
   const unwritten = new Set(outcome.unwritten)
   batch.retried?.forEach((row, position) => {
-    const why = whys.get(position)
-    const hasFailed = why !== undefined || unwritten.has(position)
+    const isRefused = whys.has(position)
+    const hasFailed = isRefused || unwritten.has(position)
     row.isTried = false
     if (!hasFailed || batch.forgotten.has(row.origin.group)) {
       release(row)
@@ -51,8 +51,8 @@ export const settleRetried = <A>(
       return
     }
     keep(row, batch.records[position] as A)
-    if (why === undefined) return
-    row.why = why
+    if (!isRefused) return
+    row.why = whys.get(position) ?? row.why
     refused.postpone(row, now)
     if (now - row.refusedAt > maxRefusedMillis) giveUp(row)
   })

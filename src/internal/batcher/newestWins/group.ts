@@ -59,8 +59,9 @@ export class Group<A> {
     return scan(records, key, keyOf)
   }
 
-  /** A record has been taken out of the middle. */
+  /** A record has been taken out of the middle, or all of them. */
   forgetIndex(): void {
+    this.index = undefined
     this.indexed = undefined
   }
 

@@ -72,6 +72,8 @@ export class Groups<A> {
     this.first = group.next
     if (this.first === undefined) this.last = undefined
     group.isOrdered = false
+    // It may stay for long, and must not keep those that were behind it.
+    group.next = undefined
     return group
   }
 

@@ -78,11 +78,17 @@ export class State<A> {
   }
 
   /** Whether no key stands twice in these; if so, other reports are expected to list the same. */
-  haveDistinctKeys({ keys: known, records }: Held<A>): boolean {
-    if (known !== undefined) return true
-    const keys = records.map(this.definition.key)
-    if (new Set(keys).size < keys.length) return false
-    this.commonKeys = keys
+  haveDistinctKeys(report: Held<A>): boolean {
+    if (report.keys !== undefined) return true
+    const keys = report.records.map(this.definition.key)
+    const { commonKeys } = this
+    const areCommon = keys.length === commonKeys.length && keys.every((key, i) => key === commonKeys[i])
+    if (!areCommon) {
+      if (new Set(keys).size < keys.length) return false
+      this.commonKeys = keys
+    }
+    // The report's times were noted as it was added.
+    report.keys = this.commonKeys
     return true
   }
 

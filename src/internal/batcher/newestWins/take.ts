@@ -69,6 +69,7 @@ const takeFrom = <A>(state: State<A>, group: Group<A>, waiting: Held<A>, room: n
   group.due -= count
   if (count === length) {
     group.waiting = undefined
+    group.forgetIndex()
     return waiting
   }
   if (group.due > 0) state.groups.putBack(group)
