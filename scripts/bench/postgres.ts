@@ -32,8 +32,8 @@ const labels = {
   two: "effect-metadata-batcher, writeConcurrency 2",
   traced: "effect-metadata-batcher, everything traced",
   unbatched: "unbatched, 8 fibers",
-  before: "bare loop, statement and table of the first version",
-  after: "bare loop, statement and table of today, as long"
+  before: "bare loop, the first statement and table",
+  after: "bare loop, those of today, as long"
 }
 type Name = keyof typeof labels
 const names = Object.keys(labels) as ReadonlyArray<Name>
