@@ -300,7 +300,7 @@ layer(SharedPostgres.layerServer, { excludeTestServices: true, timeout: "30 seco
       Effect.gen(function* () {
         const sql = yield* Postgres.makeClient()
         const environment = {
-          DATABASE_URL: `postgres://postgres@localhost/${sql.config.database}?host=${sql.config.host}`
+          DATABASE_URL: Postgres.urlOf(sql.config)
         }
         const migrated = yield* run({ arguments: ["migrate"], environment })
         assert.match(migrated.output, /applied 1 workspace_agent_metadata\napplied 2 workspace_agent_stats/)

@@ -12,7 +12,7 @@ layer(Postgres.layer, { excludeTestServices: true, timeout: "30 seconds" })("SIG
       Effect.gen(function* () {
         const sql = yield* Postgres.makeClient()
         const verdict = yield* stopUnderLoad({
-          databaseUrl: `postgres://postgres@localhost/postgres?host=${sql.config.host}`,
+          databaseUrl: Postgres.urlOf(sql.config),
           clients: 4,
           agentsPerClient: 10,
           millis: 1_500
@@ -32,9 +32,7 @@ layer(Postgres.layer, { excludeTestServices: true, timeout: "30 seconds" })("SIG
         const sql = yield* Postgres.makeClient()
         const database = yield* EmbeddedPostgres
         const server = yield* Effect.promise(() =>
-          startServer(`postgres://postgres@localhost/postgres?host=${sql.config.host}`, [
-            ...["--flush-interval", "1m", "--shutdown-timeout", "1s"]
-          ])
+          startServer(Postgres.urlOf(sql.config), [...["--flush-interval", "1m", "--shutdown-timeout", "1s"]])
         )
         const response = yield* Effect.promise(() =>
           fetch(`${server.url}/api/agents/3f2504e0-4f89-41d3-9a0c-0305e82c3301/metadata`, {
@@ -67,7 +65,7 @@ layer(Postgres.layer, { excludeTestServices: true, timeout: "30 seconds" })("Ret
         const sql = yield* Postgres.makeClient()
         const retains = Effect.fnUntraced(function* (...args: ReadonlyArray<string>) {
           const { child, ended, lines, url } = yield* Effect.promise(() =>
-            startServer(`postgres://postgres@localhost/postgres?host=${sql.config.host}`, args)
+            startServer(Postgres.urlOf(sql.config), args)
           )
           const metrics = yield* Effect.promise(async () => (await fetch(`${url}/metrics`)).text())
           child.kill("SIGTERM")

@@ -16,7 +16,7 @@ const startReplica = Effect.gen(function* () {
   const { path } = yield* RedisServer.RedisServer
   return yield* Effect.acquireRelease(
     Effect.promise(() =>
-      startServer(`postgres://postgres@localhost/${sql.config.database}?host=${sql.config.host}`, [
+      startServer(Postgres.urlOf(sql.config), [
         ...["--flush-interval", "100ms", "--redis-url", `unix://${path}`]
       ])
     ),

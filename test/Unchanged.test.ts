@@ -202,11 +202,16 @@ describe("What was last written is forgotten", () => {
     })
   )
 
+  /** Two replicas on one store, which says nothing again for an hour. */
+  const startTwo = Effect.gen(function* () {
+    const shared = yield* makeWorld({ writeConcurrency: 2 })
+    const options = { interval, unchanged: "1 hour" } as const
+    return { shared, one: yield* start(options, shared), two: yield* start(options, shared) }
+  })
+
   it.effect("when another replica announces the agent, though not when this one does", () =>
     Effect.gen(function* () {
-      const shared = yield* makeWorld({ writeConcurrency: 2 })
-      const options = { interval, unchanged: "1 hour" } as const
-      const [one, two] = [yield* start(options, shared), yield* start(options, shared)]
+      const { one, shared, two } = yield* startTwo
       yield* report(one, "X")
       yield* TestClock.adjust(interval)
       yield* report(one, "X")
@@ -224,9 +229,7 @@ describe("What was last written is forgotten", () => {
 
   it.effect("when another replica announces the agent, and what waited is announced if it is written", () =>
     Effect.gen(function* () {
-      const shared = yield* makeWorld({ writeConcurrency: 2 })
-      const options = { interval, unchanged: "1 hour" } as const
-      const [one, two] = [yield* start(options, shared), yield* start(options, shared)]
+      const { one, shared, two } = yield* startTwo
       yield* report(one, "X")
       yield* TestClock.adjust(interval)
       yield* TestClock.adjust(1_000)

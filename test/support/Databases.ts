@@ -18,7 +18,7 @@ export const make = () => {
           const { config } = yield* EmbeddedPostgres
           const name = `d_${crypto.randomUUID().replaceAll("-", "")}`
           yield* sql`CREATE DATABASE ${sql(name)} TEMPLATE template0`
-          return `postgres://postgres@localhost/${name}?host=${config.host}`
+          return Postgres.urlOf({ ...config, database: name })
         })
       ),
     [Symbol.asyncDispose]: () => runtime.dispose()

@@ -32,3 +32,7 @@ export const layer = PgMigrations.layer().pipe(
 /** One more client of the server in context, with a pool of its own. */
 export const makeClient = (options?: Partial<PgClient.PgPoolConfig>) =>
   Effect.map(Layer.build(layerClient(options)), (context) => Context.get(context, PgClient.PgClient))
+
+/** The address of a database, for a process that is given one. */
+export const urlOf = ({ database, host }: Pick<PgClient.PgPoolConfig, "database" | "host">): string =>
+  `postgres://postgres@localhost/${database}?host=${host}`

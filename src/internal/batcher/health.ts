@@ -13,9 +13,10 @@ const reminderMillis = 60_000
 /**
  * Whether the store takes writes. An outage begins with the first failed write
  * and ends with the first that succeeds, or when nothing is left to be written:
- * whoever gets no traffic because of it must not wait for ever. It is logged at its begin, every
- * minute, and at its end, whatever the number of attempts. Of outages that
- * follow each other within 10 seconds one is logged, the others as debug lines.
+ * whoever gets no traffic because of it must not wait for ever. It is logged at
+ * its begin, every minute, and at its end, whatever the number of attempts. Of
+ * outages that follow each other within 10 seconds one is logged, the others as
+ * debug lines.
  */
 export interface Health {
   readonly isDown: () => boolean
