@@ -19,7 +19,8 @@ layer(Postgres.layer, { excludeTestServices: true, timeout: "30 seconds" })(
 
           const fixed = yield* measure("fixed", 500)
           assert.isAbove(fixed.since.written, 0)
-          assert.strictEqual(fixed.since.refused, 0)
+          // No key is refused that was not before. One of them may be under way just now, tried again alone.
+          assert.strictEqual(fixed.since.refused + fixed.since.inFlight, 0)
           // Those of the refused rows that are tried again alone come on top, four at most a second.
           assert.isAtMost(fixed.idsPerBatch, clean.idsPerBatch + 1)
 
