@@ -113,6 +113,10 @@ export interface Options {
    * Default 64 MiB. What is queued, being written and refused counts as well. At
    * the bound a known key still takes its newer value, if that is not larger.
    * Costs an addition per fact.
+   *
+   * A text counts with its own length. One that was cut from a longer text
+   * (`slice`, `split`, `trim`) keeps all of that in memory: V8 does not copy it.
+   * Copy it yourself where the longer one is much longer.
    */
   readonly maxPendingBytes?: number | undefined
   /** Bytes per statement; a batch that has more is written by several. Default 4 MiB. */
