@@ -20,11 +20,7 @@ const time = 1_700_000_000_000
 describe("After a failover", () => {
   it.live("each session that stayed on the old server fails at most once", () =>
     Effect.gen(function* () {
-      const settings = { fsync: "off" }
-      const [old, next] = yield* Effect.all(
-        [EmbeddedPostgres.make({ settings }), EmbeddedPostgres.make({ settings })],
-        { concurrency: 2 }
-      )
+      const [old, next] = yield* Effect.all([Postgres.makeServer, Postgres.makeServer], { concurrency: 2 })
       const clientOf = (server: typeof old, options?: PgClient.PgPoolConfig) =>
         Effect.provideService(Postgres.makeClient(options), EmbeddedPostgres.EmbeddedPostgres, server)
       const [onOld, onNext] = [yield* clientOf(old), yield* clientOf(next)]

@@ -5,15 +5,18 @@ import * as PubsubMetrics from "../src/PubsubMetrics.ts"
 import * as RetentionMetrics from "../src/RetentionMetrics.ts"
 import * as WatcherMetrics from "../src/WatcherMetrics.ts"
 import { commandsOf, makeRunner, startOf } from "./support/Commands.ts"
+import * as Databases from "./support/Databases.ts"
 import { blocksOf, deadLinksOf, pages, read } from "./support/Pages.ts"
 
 const blocks = pages.flatMap((page) => blocksOf(page, read(page)))
 
-const { run, stop } = makeRunner()
+const databases = Databases.make()
+const { run, stop } = makeRunner(databases.create)
 
 describe("Pages", () => {
   afterAll(async () => {
     const outcome = await stop()
+    await databases[Symbol.asyncDispose]()
     if (outcome !== undefined) assert.strictEqual(outcome.exitCode, 0, outcome.output)
   })
 

@@ -32,10 +32,7 @@ const until = <A, E, R>(effect: Effect.Effect<A, E, R>, predicate: (a: A) => boo
   Effect.repeat(effect, { until: predicate, schedule: Schedule.spaced("5 millis") })
 
 /** One more server. */
-const makeServer = Effect.map(
-  Layer.build(EmbeddedPostgres.layer({ settings: { fsync: "off" } })),
-  (context) => Context.get(context, EmbeddedPostgres.EmbeddedPostgres).config
-)
+const makeServer = Effect.map(Postgres.makeServer, ({ config }) => config)
 
 const socketOf = ({ host, port }: PgClient.PgPoolConfig) => ({ path: `${host}/.s.PGSQL.${port}` })
 

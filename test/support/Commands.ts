@@ -31,6 +31,8 @@ interface Start {
   readonly environment: Readonly<Record<string, string>>
   /** Whether it goes on until it is interrupted. */
   readonly interrupt?: boolean
+  /** Whether a database of the tests' server will do, where a reader's would start a server. */
+  readonly takesDatabase?: boolean
 }
 
 interface Request {
@@ -132,7 +134,12 @@ const shorten = (words: ReadonlyArray<string>): Omit<Start, "environment"> | und
     }
   }
   if (program !== "node") return undefined
-  if (script === "src/app/main.ts") return { words, interrupt: true }
+  if (script === "src/app/main.ts") {
+    // The outage is that of a server of its own. One more starts one: what the README begins with.
+    const isOwn =
+      rest.includes("--outage") || rest.join(" ") === manifest.scripts.start.replace("exec node ", "")
+    return { words, interrupt: true, takesDatabase: !isOwn }
+  }
   if (script === "scripts/soak/main.ts") return { words: [...words, "--dry-run"] }
   return undefined
 }
@@ -193,13 +200,19 @@ const run = (start: Start): Promise<Outcome> => {
   return outcome.finally(() => clearTimeout(patience))
 }
 
-/** Tries commands. The server that requests go to is started for the first of them. */
-export const makeRunner = () => {
-  let server: { readonly origin: Promise<string>; readonly stop: () => Promise<Outcome> } | undefined
-  const serve = () => {
+/**
+ * Tries commands. The server that requests go to is started for the first of
+ * them. `createDatabase` answers the address of an empty database.
+ */
+export const makeRunner = (createDatabase: () => Promise<string>) => {
+  let server: Promise<{ readonly origin: string; readonly stop: () => Promise<Outcome> }> | undefined
+  const serve = async () => {
     const { promise, reject, resolve } = Promise.withResolvers<string>()
     const { child, outcome } = launch(
-      { words: ["node", "src/app/main.ts", "serve"], environment: {} },
+      {
+        words: ["node", "src/app/main.ts", "serve"],
+        environment: { DATABASE_URL: await createDatabase() }
+      },
       (output) => {
         const [, origin] = /^page +(\S+)\/$/m.exec(output) ?? []
         if (origin !== undefined) resolve(origin)
@@ -207,7 +220,7 @@ export const makeRunner = () => {
     )
     outcome.then(({ output }) => reject(new Error(output)), reject)
     return {
-      origin: promise,
+      origin: await promise,
       stop: () => {
         child.kill("SIGINT")
         return outcome
@@ -216,11 +229,16 @@ export const makeRunner = () => {
   }
   return {
     run: async (start: Start | Request): Promise<Outcome> => {
-      if ("words" in start) return run(start)
-      server ??= serve()
-      return { exitCode: 0, output: await send(await server.origin, start) }
+      if ("path" in start) {
+        server ??= serve()
+        const { origin } = await server
+        return { exitCode: 0, output: await send(origin, start) }
+      }
+      if (!start.takesDatabase) return run(start)
+      const environment = { DATABASE_URL: await createDatabase(), ...start.environment }
+      return run({ ...start, environment })
     },
     /** Ends the server, if there is one, and gives back how it ended. */
-    stop: async (): Promise<Outcome | undefined> => server?.stop()
+    stop: async (): Promise<Outcome | undefined> => (await server)?.stop()
   }
 }

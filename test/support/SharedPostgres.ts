@@ -3,20 +3,17 @@
  * neither stops the server nor changes it, nor asks what goes on in other
  * databases. In the place of `Postgres.layer`, and of `Postgres.layerServer`.
  */
-import * as Net from "node:net"
-import { text } from "node:stream/consumers"
 import * as PgClient from "@effect/sql-pg/PgClient"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type { SqlError } from "effect/sql/SqlError"
-import { inject } from "vitest"
 import * as EmbeddedPostgres from "../../src/app/EmbeddedPostgres.ts"
 import * as Postgres from "./Postgres.ts"
-import { template } from "./SharedServer.ts"
+import { migrated } from "./Servers.ts"
 
-const address = Effect.promise(
-  async (): Promise<Pick<PgClient.PgPoolConfig, "host" | "port">> =>
-    JSON.parse(await text(Net.connect(inject("sharedServer"))))
+const address: Effect.Effect<Pick<PgClient.PgPoolConfig, "host" | "port">> = Effect.map(
+  Postgres.ask("sharedServer"),
+  (answer) => JSON.parse(answer)
 )
 
 const notHere = Effect.die(new Error("others use this server, too: take Postgres.layer"))
@@ -46,5 +43,5 @@ export const layerServer = Layer.effect(EmbeddedPostgres.EmbeddedPostgres, make(
 /** A database with the tables, and a client of it. */
 export const layer = Layer.provideMerge(
   Postgres.layerClient(),
-  Layer.effect(EmbeddedPostgres.EmbeddedPostgres, make(template))
+  Layer.effect(EmbeddedPostgres.EmbeddedPostgres, make(migrated))
 )
