@@ -313,9 +313,14 @@ describe("What is no fact", () => {
       }
       assert.strictEqual(batcher.addUnsafe(id as never, facts(2)), 0)
       assert.strictEqual(batcher.addUnsafe(undefined as never, facts(2)), 0)
+      // What cannot be made a text.
+      for (const odd of [Object.create(null), Symbol("id"), { toString: 1 }]) {
+        assert.strictEqual(batcher.addUnsafe(odd as never, facts(1)), 0)
+        assert.strictEqual(batcher.addUnsafe(odd as never, []), 0)
+      }
       batcher.addUnsafe(agentA, facts(3))
       yield* batcher.flush
-      yield* assertAccount({ offered: 7, written: 3, dropped: 4 })
+      yield* assertAccount({ offered: 10, written: 3, dropped: 7 })
     })
   )
 })

@@ -4,6 +4,7 @@ import type * as Tracer from "effect/Tracer"
 import type { Account } from "./account.ts"
 import type { Accumulate, Accumulator } from "./accumulator.ts"
 import { reference } from "./flushSpan.ts"
+import * as Guard from "./guard.ts"
 import { type Held, noSpans } from "./held.ts"
 import * as Signal from "./signal.ts"
 
@@ -19,9 +20,9 @@ export interface Intake<in A> {
   readonly closeUnsafe: () => void
 }
 
-/** What the intake tells of what it does not take as it is. */
+/** What the intake tells of what it does not take as it is. Of a group that is no text, too. */
 export interface IntakeEvents {
-  readonly dropped: (count: number, why: string, group: string) => void
+  readonly dropped: (count: number, why: string, group: unknown) => void
   readonly dated: (count: number, group: string) => void
 }
 
@@ -38,8 +39,8 @@ export const make = Effect.fnUntraced(function* <A>(options: {
   readonly now: () => number
   readonly events: IntakeEvents
 }): Effect.fn.Return<Intake<A>> {
-  const { account, accumulate, accumulator, capacity, events, maxPending, maxPendingBytes } = options
-  const { bytes: bytesOf, key: keyOf, time: timeOf } = accumulate
+  const { account, accumulator, capacity, events, maxPending, maxPendingBytes } = options
+  const { hold, usable } = Guard.make(options.accumulate, accumulator)
   // A queue of messages: a report is one, however many records it brings.
   const queue = yield* Queue.dropping<Held<A>>(capacity)
   const queued = yield* Signal.make
@@ -54,87 +55,9 @@ export const make = Effect.fnUntraced(function* <A>(options: {
     }
   }
 
-  /**
-   * A report of these records, or nothing if not each of them can be taken as it is.
-   *
-   * Agents of one kind list the same keys. While the keys and the times are at
-   * hand it is noted whether these do: folding then looks at no record again.
-   */
-  const hold = (
-    group: string,
-    records: ReadonlyArray<A>,
-    latest: number,
-    span: Tracer.AnySpan | undefined
-  ): Held<A> | undefined => {
-    const keys = accumulator.commonKeys()
-    let areCommon = true
-    let bytes = 0
-    let oldest = Number.POSITIVE_INFINITY
-    let newest = Number.NEGATIVE_INFINITY
-    try {
-      for (let i = 0; i < records.length; i++) {
-        const record = records[i] as A
-        bytes += bytesOf(record)
-        if (timeOf !== undefined) {
-          const time = timeOf(record)
-          if (!(time <= latest)) return undefined
-          if (time < oldest) oldest = time
-          if (time > newest) newest = time
-        }
-        if (areCommon) areCommon = hasKey(record, keys[i])
-      }
-      areCommon &&= records.length === keys.length
-    } catch {
-      return undefined
-    }
-    if (!(bytes >= 0)) return undefined
-    return {
-      group,
-      records,
-      own: undefined,
-      bytes,
-      since: at,
-      spans: span === undefined ? noSpans : [span],
-      keys: areCommon ? keys : undefined,
-      oldest,
-      newest,
-      quiet: false
-    }
-  }
-
-  // A key that cannot be told costs its own record, and that later: others of the report are taken.
-  const hasKey = (record: A, key: string | undefined): boolean => {
-    try {
-      return keyOf(record) === key
-    } catch {
-      return false
-    }
-  }
-
-  const dated = (record: A, latest: number): A => {
-    const { withTime } = accumulate
-    return withTime !== undefined && timeOf !== undefined && timeOf(record) > latest
-      ? withTime(record, at)
-      : record
-  }
-
-  /** Those records that are what they should be; dated now, if they are dated too far ahead. */
-  const usable = (records: ReadonlyArray<A>, size: number, latest: number, group: string): Array<A> => {
-    const taken: Array<A> = []
-    let redated = 0
-    for (let i = 0; i < size; i++) {
-      try {
-        const record = records[i] as A
-        const usable = dated(record, latest)
-        if (!(bytesOf(usable) >= 0) || (timeOf !== undefined && !Number.isFinite(timeOf(usable)))) continue
-        if (usable !== record) redated += 1
-        taken.push(usable)
-      } catch {
-        // A getter threw: whatever this was, it cannot be kept.
-      }
-    }
-    if (redated > 0) events.dated(redated, group)
-    return taken
+  const drop = (count: number, why: string, group: unknown): void => {
+    account.dropped += count
+    if (count > 0) events.dropped(count, why, group)
   }
 
   const take = (report: Held<A>): number => {
@@ -145,8 +68,7 @@ export const make = Effect.fnUntraced(function* <A>(options: {
       foldUnsafe(never)
       const taken = accumulator.admit(report)
       queued.raiseUnsafe()
-      if (taken < size) events.dropped(size - taken, "no room", report.group)
-      account.dropped += size - taken
+      drop(size - taken, "no room", report.group)
       return taken
     }
     account.queued += size
@@ -158,39 +80,33 @@ export const make = Effect.fnUntraced(function* <A>(options: {
     return size
   }
 
+  /** Takes what can be taken of something that is no report as it is. */
   const takePart = (
     group: string,
-    records: ReadonlyArray<A>,
-    span: Tracer.AnySpan | undefined,
-    latest: number
+    offered: ReadonlyArray<A>,
+    latest: number,
+    spans: Held<A>["spans"]
   ): number => {
-    const size = sizeOf(records) || 0
+    const size = Guard.sizeOf(offered) || 0
     account.offered += size
     if (isClosed) {
-      account.dropped += size
-      events.dropped(size, "closed", group)
+      drop(size, "closed", group)
       return 0
     }
     // More than `maxPending` records cannot be taken, and an array may lie about its length.
-    const taken = typeof group === "string" ? usable(records, Math.min(size, maxPending), latest, group) : []
-    const invalid = size - taken.length
-    if (invalid > 0) {
-      account.dropped += invalid
-      events.dropped(invalid, "not what they should be", String(group))
-    }
-    if (taken.length === 0) return 0
-    const report = hold(group, taken, Infinity, span)
+    const most = typeof group === "string" ? Math.min(size, maxPending) : 0
+    const { dated, records } = usable(offered, most, at, latest)
+    if (dated > 0) events.dated(dated, group)
+    drop(size - records.length, "not what they should be", group)
+    if (records.length === 0) return 0
+    const report = hold(group, records, at, Infinity, spans)
     if (report !== undefined) return take(report)
     // A getter said something else when it was asked again: that costs its own record.
     let count = 0
-    for (const record of taken) {
-      const alone = hold(group, [record], Infinity, span)
-      if (alone !== undefined) {
-        count += take(alone)
-        continue
-      }
-      account.dropped += 1
-      events.dropped(1, "not what they should be", group)
+    for (const record of records) {
+      const alone = hold(group, [record], at, Infinity, spans)
+      if (alone === undefined) drop(1, "not what they should be", group)
+      else count += take(alone)
     }
     return count
   }
@@ -200,12 +116,13 @@ export const make = Effect.fnUntraced(function* <A>(options: {
       // Those added in one turn of the event loop share a reading: it costs as much as the rest of an offer.
       if (account.queued === 0) at = options.now()
       const span = reference(callersSpan)
+      const spans = span === undefined ? noSpans : [span]
       const latest = at + options.maxAhead
       const isPlain = !isClosed && Array.isArray(records) && typeof group === "string"
       // An array may lie about its length: NaN would spread through the whole account.
-      const size = isPlain ? sizeOf(records) : Number.NaN
-      const report = size >= 0 ? hold(group, records, latest, span) : undefined
-      if (report === undefined) return takePart(group, records, span, latest)
+      const size = isPlain ? Guard.sizeOf(records) : Number.NaN
+      const report = size >= 0 ? hold(group, records, at, latest, spans) : undefined
+      if (report === undefined) return takePart(group, records, latest, spans)
       if (size === 0) return 0
       account.offered += size
       return take(report)
@@ -217,13 +134,3 @@ export const make = Effect.fnUntraced(function* <A>(options: {
     }
   }
 })
-
-/** How many records something claims to hold; NaN if that cannot be. */
-const sizeOf = (records: unknown): number => {
-  try {
-    const size = Array.isArray(records) ? records.length : Number.NaN
-    return Number.isSafeInteger(size) && size >= 0 ? size : Number.NaN
-  } catch {
-    return Number.NaN
-  }
-}

@@ -18,7 +18,7 @@ export interface IntakeLog {
 
 interface Unsaid {
   count: number
-  group: string
+  group: unknown
 }
 
 export const make = Effect.fnUntraced(function* (environment: {
@@ -35,7 +35,7 @@ export const make = Effect.fnUntraced(function* (environment: {
   const unsaid = new Map<string, Unsaid>()
   let hasToldClosed = false
 
-  const note = (why: string, count: number, group: string): void => {
+  const note = (why: string, count: number, group: unknown): void => {
     const already = unsaid.get(why)
     if (already === undefined) unsaid.set(why, { count, group })
     else {
