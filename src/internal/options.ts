@@ -1,6 +1,7 @@
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
+import { textOf } from "./textOf.ts"
 
 /**
  * An option that nothing can run with.
@@ -53,12 +54,3 @@ export const metricName = (option: string, value: string) =>
   /^[a-zA-Z_][a-zA-Z0-9_]*$/.test(value)
     ? Effect.succeed(value)
     : invalid(option, "letters, digits and underscores, not starting with a digit", value)
-
-/** What cannot be made a text is no option either, and must not throw here. */
-const textOf = (value: unknown): string => {
-  try {
-    return String(value)
-  } catch {
-    return typeof value
-  }
-}

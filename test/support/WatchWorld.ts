@@ -29,6 +29,9 @@ export type ReadFault =
   /** No answer, ever. */
   | { readonly _tag: "Hang"; readonly interruptible: boolean }
 
+/** The worst that can be thrown: it cannot even be made a text. */
+const textless = (): unknown => Object.create(null)
+
 export interface Read {
   readonly agentIds: ReadonlyArray<AgentId>
   readonly at: number
@@ -76,7 +79,7 @@ export const make = Effect.gen(function* () {
       case "Die":
         return Effect.die(new Error("a defect"))
       case "Throw":
-        throw new Error("the store threw")
+        throw textless()
       case "Interrupt":
         return Effect.interrupt
       case "Garbage":
@@ -115,6 +118,7 @@ export const make = Effect.gen(function* () {
       subscribe: (name) =>
         Effect.suspend(() => {
           subscriptions += 1
+          if (subscribeFails && subscriptions % 2 === 0) throw textless()
           if (subscribeFails) return Effect.fail(Pubsub.unavailable(new Error("no such host")))
           return Effect.tap(channel.pubsub.subscribe(name), (queue) =>
             Effect.acquireRelease(

@@ -10,6 +10,7 @@ import type { AgentMetadata, Metadata } from "../../Metadata.ts"
 import { type Store, StoreError, unavailable } from "../../Store.ts"
 import { bounded } from "../bounded.ts"
 import { monotonicMillis } from "../monotonicMillis.ts"
+import { textOf } from "../textOf.ts"
 import { type Cell, type Cells, refreshParts } from "./cells.ts"
 import type { Meters } from "./meters.ts"
 import type { Resolved } from "./options.ts"
@@ -185,7 +186,7 @@ export const make = (parts: {
     },
     failingSince: () => failingSince,
     run: Effect.forever(
-      Effect.catchDefect(next, (defect) => failed(String(defect))),
+      Effect.catchDefect(next, (defect) => failed(textOf(defect))),
       // Each round yields on its own.
       { disableYield: true }
     )

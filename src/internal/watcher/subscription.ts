@@ -6,6 +6,7 @@ import * as Result from "effect/Result"
 import type { AgentId } from "../../AgentId.ts"
 import * as AgentIdChunks from "../../AgentIdChunks.ts"
 import type { Pubsub, Signal } from "../../Pubsub.ts"
+import { textOf } from "../textOf.ts"
 import type { Trouble } from "./trouble.ts"
 
 /** The pauses between two attempts to subscribe, in milliseconds: from the first, doubled, up to the longest. */
@@ -71,7 +72,7 @@ export const make = (parts: {
       // A pubsub that was closed shuts the queue down, which looks like an interruption.
       Effect.catchCause((cause) => {
         const why = Cause.hasInterruptsOnly(cause) ? "the subscription ended" : Cause.squash(cause)
-        return Effect.andThen(trouble.failed(why instanceof Error ? why.message : String(why)), pause)
+        return Effect.andThen(trouble.failed(why instanceof Error ? why.message : textOf(why)), pause)
       }),
       Effect.forever
     )
