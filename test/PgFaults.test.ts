@@ -330,7 +330,7 @@ layer(Postgres.layer, { excludeTestServices: true, timeout: "30 seconds" })("Pos
     "a backend that hangs: cut by writeTimeout, written through another, and its late write is no harm",
     () =>
       Effect.gen(function* () {
-        const started = yield* start({ batcher: { writeTimeout: "200 millis" } })
+        const started = yield* start({ batcher: { writeTimeout: "500 millis" } })
         yield* started.add(keys)
         yield* started.untilWritten
         const backends = yield* started.backends
@@ -357,7 +357,7 @@ layer(Postgres.layer, { excludeTestServices: true, timeout: "30 seconds" })("Pos
       const proxy = makeProxy(`${config.host}/.s.PGSQL.${config.port}`)
       const started = yield* start({
         client: { stream: proxy.stream },
-        batcher: { writeTimeout: "200 millis" }
+        batcher: { writeTimeout: "500 millis" }
       })
       yield* started.add(keys)
       yield* started.untilWritten

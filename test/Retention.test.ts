@@ -83,7 +83,7 @@ const factsIn = ({ ids, table }: { readonly table: string; readonly ids: Readonl
 
 const until = <A, E, R>(effect: Effect.Effect<A, E, R>, isSo: (answer: A) => boolean) =>
   Effect.repeat(effect, { until: isSo, schedule: Schedule.spaced("10 millis") }).pipe(
-    Effect.timeout("15 seconds")
+    Effect.timeout("30 seconds")
   )
 
 /** Counts the rows of each statement that deletes from a table, and may make it slow. */

@@ -279,6 +279,6 @@ describePlans("random plans of bursts, waits, faults, deletions, jumps and close
   simulate,
   optionsOf: ({ ending, options, tells }) => ({ ...options, tells, ending }),
   plans,
-  timeout: 120_000,
+  timeout: 300_000,
   soakMinutes: Number(process.env["SOAK_MINUTES"] ?? 0)
 })

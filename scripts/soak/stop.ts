@@ -16,7 +16,7 @@ export interface Options {
   /** Clients that post one request after the other. */
   readonly clients: number
   readonly agentsPerClient: number
-  /** How long they post before the signal. */
+  /** How long they post before the signal, at least: each agent has reported by then. */
   readonly millis: number
 }
 
@@ -56,8 +56,16 @@ export const startServer = async (databaseUrl: string, args: ReadonlyArray<strin
   return { child, ended, lines, url: await url.promise }
 }
 
+interface Client {
+  readonly url: string
+  readonly agents: ReadonlyArray<string>
+  readonly isStopping: () => boolean
+  /** Each agent has reported. */
+  readonly allReported: () => void
+}
+
 /** Posts counters that only grow, until the server does not take them. Gives the last that it took of each agent. */
-const report = async (url: string, agents: ReadonlyArray<string>, isStopping: () => boolean) => {
+const report = async ({ agents, allReported, isStopping, url }: Client) => {
   const accepted = new Map<string, number>()
   let facts = 0
   let refused = 0
@@ -73,6 +81,7 @@ const report = async (url: string, agents: ReadonlyArray<string>, isStopping: ()
       if (response.status === 202) {
         accepted.set(agentId, counter)
         facts += keys.length
+        if (accepted.size === agents.length) allReported()
       } else refused += 1
       if (response.status !== 202 && isStopping()) return { accepted, facts, refused }
     } catch (error) {
@@ -85,14 +94,20 @@ const report = async (url: string, agents: ReadonlyArray<string>, isStopping: ()
 const runLoad = async ({ agentsPerClient, clients, databaseUrl, millis }: Options) => {
   const { child, ended, lines, url } = await startServer(databaseUrl, ["--flush-interval", "300ms"])
   let isStopping = false
-  const working = Array.from({ length: clients }, (_, client) =>
-    report(
+  const reported: Array<Promise<void>> = []
+  const working = Array.from({ length: clients }, (_, client) => {
+    const { promise, resolve } = Promise.withResolvers<void>()
+    reported.push(promise)
+    return report({
       url,
-      Array.from({ length: agentsPerClient }, (_, i) => agentIdOf(client * agentsPerClient + i)),
-      () => isStopping
-    )
-  )
-  await new Promise((resolve) => setTimeout(resolve, millis))
+      agents: Array.from({ length: agentsPerClient }, (_, i) => agentIdOf(client * agentsPerClient + i)),
+      isStopping: () => isStopping,
+      allReported: resolve
+    })
+  })
+  const pause = new Promise((resolve) => setTimeout(resolve, millis))
+  // A client ends before the signal only by failing.
+  await Promise.race([Promise.all([pause, ...reported]), ...working])
   const signalled = performance.now()
   isStopping = true
   child.kill("SIGTERM")

@@ -36,10 +36,10 @@ export interface Options {
   readonly constraint?: string
 }
 
-/** Asks again until the answer is as said, for at most 15 seconds. */
+/** Asks again until the answer is as said, for at most 30 seconds. */
 export const until = <A, E, R>(effect: Effect.Effect<A, E, R>, isSo: (answer: A) => boolean) =>
   Effect.repeat(effect, { until: isSo, schedule: Schedule.spaced("10 millis") }).pipe(
-    Effect.timeout("15 seconds")
+    Effect.timeout("30 seconds")
   )
 
 /** The newest value of each key of each agent. */
