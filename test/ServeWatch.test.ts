@@ -182,6 +182,30 @@ it.effect("the fleet in lines, what changes in it, and who is gone", () =>
   }).pipe(Effect.scoped)
 )
 
+it.effect("who leaves gives up his place", () =>
+  Effect.gen(function* () {
+    const server = yield* Server.start({ settings: { maxWatchers: 1, maxWatchersPerToken: 1 } })
+    // Who comes later is shown the first a little later.
+    const turn = Effect.promise(() => new Promise((resolve) => setImmediate(resolve)))
+    yield* Effect.forkScoped(Effect.forever(Effect.andThen(TestClock.adjust("10 millis"), turn)))
+    for (const path of [
+      `/api/agents/${agent}/watch`,
+      `/api/watch?agents=${agent}`,
+      "/api/overview",
+      "/api/overview?pulse=true",
+      "/api/pulse"
+    ]) {
+      const controller = new AbortController()
+      const ask = server.fetch(path, { signal: controller.signal })
+      // The server learns from its socket that the last one has left.
+      const { status } = yield* Effect.repeat(ask, { until: ({ status }) => status === 200, times: 1_000 })
+      assert.strictEqual(status, 200, path)
+      assert.strictEqual((yield* ask).status, 429, path)
+      controller.abort()
+    }
+  }).pipe(Effect.scoped)
+)
+
 it.effect("says that the database is away, and that it is back", () =>
   Effect.gen(function* () {
     const server = yield* Server.start()

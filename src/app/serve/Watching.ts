@@ -50,6 +50,13 @@ const render = (view: View): Rendered => {
   return result
 }
 
+/** What a stream of facts needs. Its scope is that of its request, and is no part of these. */
+interface Services {
+  readonly state: State["Service"]
+  readonly watch: MetadataWatcher["Service"]["watch"]
+  readonly watchers: Watchers["Service"]
+}
+
 interface Wanted {
   readonly agentIds: ReadonlyArray<AgentId>
   readonly keys: ReadonlyArray<string> | undefined
@@ -57,12 +64,12 @@ interface Wanted {
   readonly lastEventId: string | undefined
 }
 
-const watchFacts = Effect.fnUntraced(function* ({ agentIds, intervalMs, keys, lastEventId }: Wanted) {
-  const { watch } = yield* MetadataWatcher
-  const watchers = yield* Watchers
+const watchFacts = Effect.fnUntraced(function* (
+  { state, watch, watchers }: Services,
+  { agentIds, intervalMs, keys, lastEventId }: Wanted
+) {
   const watcher = yield* watchers.join(["state"])
   const { outbox } = watcher
-  const state = yield* State
   state.tell(watcher)
   const begun = yield* Deferred.make<void, Unavailable>()
   const waiting = new Set(agentIds)
@@ -138,21 +145,21 @@ export const layer = ({ minIntervalMs }: Pick<Settings, "minIntervalMs">) =>
       const pulses = yield* Pulses
       const state = yield* State
       const watchers = yield* Watchers
-      const services = yield* Effect.context<MetadataWatcher | State | Watchers>()
+      const { watch } = yield* MetadataWatcher
 
       const wanted = (
         agentIds: ReadonlyArray<AgentId>,
         query: { readonly keys?: string; readonly intervalMs?: number },
         headers: { readonly "last-event-id"?: string }
       ) =>
-        Effect.provideContext(
-          watchFacts({
+        watchFacts(
+          { state, watch, watchers },
+          {
             agentIds,
             keys: splitKeys(query.keys),
             intervalMs: query.intervalMs ?? minIntervalMs,
             lastEventId: headers["last-event-id"]
-          }),
-          services
+          }
         )
 
       return handlers.handleAll({
