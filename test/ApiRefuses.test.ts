@@ -7,6 +7,7 @@ import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Redacted from "effect/Redacted"
 import * as TestClock from "effect/testing/TestClock"
+import { type JWTPayload, SignJWT } from "jose"
 import * as Tokens from "../src/app/serve/Tokens.ts"
 import { agentIdOf } from "./support/Fakes.ts"
 import * as Server from "./support/Server.ts"
@@ -122,6 +123,20 @@ it.effect("who has no token, or one that does not allow it", () =>
       200
     )
     yield* assertUnharmed(server, writer)
+
+    // Signed with the right key, but not by us, or for ever.
+    const [head = ""] = writer.split(".")
+    const signed = (claims: JWTPayload) =>
+      Effect.promise(() =>
+        new SignJWT({ jti: "x", role: "operator", ...claims })
+          .setProtectedHeader(JSON.parse(Buffer.from(head, "base64url").toString()))
+          .sign(new TextEncoder().encode(key))
+      )
+    const [iss, exp] = ["effect-metadata-batcher", 1_800_000_000]
+    yield* unauthorized(yield* signed({ iss }), /not valid/)
+    yield* unauthorized(yield* signed({ exp }), /not valid/)
+    yield* unauthorized(yield* signed({ exp, iss: "another" }), /not valid/)
+    assert.strictEqual((yield* server.post(path, good, yield* signed({ exp, iss }))).status, 202)
 
     const brief = yield* tokens.sign({ role: "agent", agentId: agent, expiresIn: Duration.seconds(5) })
     yield* TestClock.adjust("4 seconds")
@@ -400,13 +415,68 @@ it.effect("a server that is stopping takes nothing, and one whose database is aw
   }).pipe(Effect.scoped)
 )
 
+const roles = ["agent", "reader", "operator"] as const
+
+/** Who may do what; everybody else may not. */
+const allowed: ReadonlyArray<readonly [operation: string, roles: ReadonlyArray<(typeof roles)[number]>]> = [
+  ["POST /api/agents/{id}/metadata", ["agent", "operator"]],
+  ["POST /api/metadata", ["agent", "operator"]],
+  ["POST /api/agents/{id}/stats", ["agent", "operator"]],
+  ["GET /api/agents", ["reader", "operator"]],
+  ["GET /api/agents/{id}/metadata", ["reader", "operator"]],
+  ["DELETE /api/agents/{id}", ["operator"]],
+  ["GET /api/agents/{id}/watch", ["reader", "operator"]],
+  ["GET /api/watch", ["reader", "operator"]],
+  ["GET /api/overview", ["reader", "operator"]],
+  ["GET /api/pulse", ["reader", "operator"]],
+  ["GET /metrics", ["reader", "operator"]],
+  // What a token allows is told to whoever has it.
+  ["GET /api/session", roles]
+]
+
+it.effect("every operation to the roles that may not use it, and to no other", () =>
+  Effect.gen(function* () {
+    const server = yield* Server.start({ keys: [key] })
+    const described = yield* Effect.flatMap(server.fetch("/openapi.json"), Server.json)
+    const operations = Object.entries(described.paths).flatMap(([path, methods]) =>
+      Object.keys(methods as object).map((method) => `${method.toUpperCase()} ${path}`)
+    )
+    assert.sameMembers(
+      allowed.map(([operation]) => operation),
+      [...operations, "GET /metrics"]
+    )
+    // Who comes later is shown the first a little later.
+    yield* Effect.forkScoped(Effect.forever(Effect.andThen(TestClock.adjust("10 millis"), Server.turn)))
+    yield* server.post(path, good, yield* server.tokens.sign({ role: "operator", expiresIn: hour }))
+    for (const role of roles) {
+      const ofAgent = role === "agent" ? { agentId: agent } : {}
+      const token = yield* server.tokens.sign({ role, ...ofAgent, expiresIn: hour })
+      for (const [operation, those] of allowed) {
+        const [method = "", template = ""] = operation.split(" ")
+        const to = template.replace("{id}", agent) + (template === "/api/watch" ? `?agents=${agent}` : "")
+        const body = { facts: [], agents: [], reports: [] }
+        const controller = new AbortController()
+        const { status } = yield* server.fetch(to, {
+          method,
+          signal: controller.signal,
+          headers: { "content-type": "application/json", ...Server.bearer(token) },
+          ...(method === "POST" && { body: JSON.stringify(body) })
+        })
+        controller.abort()
+        assert.strictEqual(status === 403, !those.includes(role), `${role} ${operation}: ${status}`)
+        assert.isBelow(status, 500, `${role} ${operation}`)
+        assert.notStrictEqual(status, 401, `${role} ${operation}`)
+      }
+    }
+  }).pipe(Effect.scoped)
+)
+
 it.effect("a database that never answers is no fault of who asks", () =>
   Effect.gen(function* () {
     const server = yield* Server.start()
     server.setAway("silent")
-    const asking = yield* Effect.forkChild(server.fetch(path))
-    // An answered request says that the one before has been seen.
-    assert.strictEqual((yield* server.fetch("/healthz")).status, 200)
+    const asking = yield* Effect.forkChild(server.fetch(path), { startImmediately: true })
+    yield* server.asked
     yield* TestClock.adjust("10 seconds")
     yield* assertRefused(yield* Fiber.join(asking), 503, "Unavailable", /no answer in time/)
     assert.match(

@@ -186,8 +186,7 @@ it.effect("who leaves gives up his place", () =>
   Effect.gen(function* () {
     const server = yield* Server.start({ settings: { maxWatchers: 1, maxWatchersPerToken: 1 } })
     // Who comes later is shown the first a little later.
-    const turn = Effect.promise(() => new Promise((resolve) => setImmediate(resolve)))
-    yield* Effect.forkScoped(Effect.forever(Effect.andThen(TestClock.adjust("10 millis"), turn)))
+    yield* Effect.forkScoped(Effect.forever(Effect.andThen(TestClock.adjust("10 millis"), Server.turn)))
     for (const path of [
       `/api/agents/${agent}/watch`,
       `/api/watch?agents=${agent}`,

@@ -3,6 +3,7 @@
  * taken away, and requests to it over a real socket.
  */
 import * as Context from "effect/Context"
+import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as HttpServer from "effect/http/HttpServer"
 import * as Layer from "effect/Layer"
@@ -37,6 +38,8 @@ export interface TestServer {
   readonly stats: Effect.Effect<ReadonlyArray<AgentStatsRow>>
   /** Takes the store away, or brings it back. `"silent"` is one that never answers. */
   readonly setAway: (isAway: boolean | "silent") => void
+  /** Waits until a store that never answers has been asked. */
+  readonly asked: Effect.Effect<void>
   readonly fetch: (path: string, init?: RequestInit) => Effect.Effect<Response>
   /** Sends JSON. */
   readonly post: (path: string, body: unknown, token?: string) => Effect.Effect<Response>
@@ -47,6 +50,7 @@ export const bearer = (token: string | undefined): Record<string, string> =>
 
 const makeStore = Effect.map(Store.makeMemory, ({ stats, store }) => {
   let isAway: boolean | "silent" = false
+  const asked = Deferred.makeUnsafe<void>()
   const unless =
     <A, B extends ReadonlyArray<unknown>>(operation: (...args: B) => Effect.Effect<A, Store.StoreError>) =>
     (...args: B) =>
@@ -54,11 +58,12 @@ const makeStore = Effect.map(Store.makeMemory, ({ stats, store }) => {
         isAway === false
           ? operation(...args)
           : isAway === "silent"
-            ? Effect.never
+            ? Effect.andThen(Deferred.succeed(asked, undefined), Effect.never)
             : Effect.fail(Store.unavailable(new Error("connection refused")))
       )
   return {
     stats,
+    asked: Deferred.await(asked),
     setAway: (next: boolean | "silent") => {
       isAway = next
     },
@@ -74,7 +79,7 @@ const makeStore = Effect.map(Store.makeMemory, ({ stats, store }) => {
 
 /** Serves on a free port of the loopback interface until the scope closes. */
 export const start = Effect.fnUntraced(function* (options: Options = {}) {
-  const { setAway, stats, store } = yield* makeStore
+  const { asked, setAway, stats, store } = yield* makeStore
   const settings = { ...defaults, port: 0, ...options.settings }
   const context = yield* Layer.build(
     ApiServer.layer(settings).pipe(
@@ -109,6 +114,7 @@ export const start = Effect.fnUntraced(function* (options: Options = {}) {
     lifecycle: Context.get(context, Lifecycle.Lifecycle),
     stats,
     setAway,
+    asked,
     fetch: send,
     post: (path, body, token) =>
       send(path, {
@@ -122,6 +128,9 @@ export const start = Effect.fnUntraced(function* (options: Options = {}) {
 
 // biome-ignore lint/suspicious/noExplicitAny: a test looks into what it got
 type Json = any
+
+/** Lets sockets have their turn. */
+export const turn = Effect.promise(() => new Promise((resolve) => setImmediate(resolve)))
 
 export const json = (response: Response): Effect.Effect<Json> => Effect.promise(() => response.json())
 

@@ -10,7 +10,7 @@ import * as HttpServerRequest from "effect/http/HttpServerRequest"
 import * as HttpServerResponse from "effect/http/HttpServerResponse"
 import * as Layer from "effect/Layer"
 import * as PrometheusMetrics from "effect/observability/PrometheusMetrics"
-import { Unauthorized } from "../api/Errors.ts"
+import { Forbidden } from "../api/Errors.ts"
 import { Lifecycle } from "./Lifecycle.ts"
 import * as Refusal from "./Refusal.ts"
 import { State } from "./State.ts"
@@ -51,9 +51,11 @@ const metrics = HttpRouter.use((router) =>
       Effect.gen(function* () {
         const { headers } = yield* HttpServerRequest.HttpServerRequest
         const { role } = yield* tokens.verify(bearerOf(headers["authorization"]) ?? "")
-        if (role === "agent") return yield* new Unauthorized({ message: "this is not for the role agent" })
+        if (role === "agent") return yield* new Forbidden({ message: "this is not for the role agent" })
         return yield* scrape
-      }).pipe(Effect.catchTag("Unauthorized", (error) => Effect.succeed(Refusal.respond(error))))
+      }).pipe(
+        Effect.catchTag(["Unauthorized", "Forbidden"], (error) => Effect.succeed(Refusal.respond(error)))
+      )
     )
   })
 )
