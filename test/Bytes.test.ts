@@ -2,7 +2,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as TestClock from "effect/testing/TestClock"
-import { agentIdOf, type Fault, fact, poison, refusesPoison, start } from "./support/Fakes.ts"
+import * as Batcher from "../src/Batcher.ts"
+import { agentIdOf, type Fault, fact, poison, refusesPoison, run, start } from "./support/Fakes.ts"
 import { collectGarbage } from "./support/Garbage.ts"
 
 const agent = agentIdOf(1)
@@ -114,6 +115,128 @@ describe("maxPendingBytes", () => {
       yield* TestClock.adjust("3 minutes")
       yield* assertAccount({ queued: 0, pending: 0, inFlight: 0, refused: 0 })
       assert.strictEqual((yield* valueOf(metrics.pendingBytes)).value, 0)
+    })
+  )
+
+  it.effect("follows a refused row, and what comes for it while it is being tried", () =>
+    Effect.gen(function* () {
+      const { assertAccount, batcher, held, metrics, rule, valueOf, writes } = yield* start({ interval })
+      const bytes = Effect.map(valueOf(metrics.pendingBytes), ({ value }) => value)
+      const bad = (letters: number, at: number) => fact("x", poison("v".repeat(letters)), at)
+      const sizeOf = (letters: number) => 2 * ("x".length + poison("v".repeat(letters)).length)
+      rule({ refuses: refusesPoison(), tells: "names" })
+
+      // What comes during the write that is refused waits with the refused row, in its place.
+      const first = writes.hold()
+      batcher.addUnsafe(agent, [bad(100, 1), sized("good", 100)])
+      yield* Effect.forkChild(batcher.flush, { startImmediately: true })
+      yield* writes.began
+      batcher.addUnsafe(agent, [bad(30, 2)])
+      yield* TestClock.adjust(0)
+      assert.strictEqual(yield* bytes, sizeOf(100) + 100 + sizeOf(30))
+      yield* first.open
+      yield* TestClock.adjust(0)
+      yield* assertAccount({ refused: 1, pending: 0, inFlight: 0 })
+      assert.strictEqual(yield* bytes, sizeOf(30))
+
+      // What comes while it is being tried waits beside it, and as any other once it has been written.
+      const second = writes.hold()
+      yield* TestClock.adjust("1 second")
+      batcher.addUnsafe(agent, [bad(70, 3)])
+      yield* TestClock.adjust(0)
+      yield* assertAccount({ refused: 1, inFlight: 1 })
+      assert.strictEqual(yield* bytes, sizeOf(30) + sizeOf(70))
+      rule({})
+      yield* second.open
+      yield* TestClock.adjust(0)
+      yield* assertAccount({ refused: 0, inFlight: 0, pending: 1 })
+      assert.strictEqual(yield* bytes, sizeOf(70))
+      yield* TestClock.adjust(2 * interval)
+      assert.strictEqual(held.size, 2)
+      assert.strictEqual(yield* bytes, 0)
+    })
+  )
+
+  it.effect("follows what rests, and what takes its place in part", () =>
+    Effect.gen(function* () {
+      const { assertAccount, batcher, metrics, valueOf } = yield* start({ interval, unchanged: "20 seconds" })
+      // It subscribes first: what others may have written before is not known.
+      yield* TestClock.adjust(0)
+      const bytes = Effect.map(valueOf(metrics.pendingBytes), ({ value }) => value)
+      const report = (at: number, ofB: number) =>
+        batcher.addUnsafe(agent, [sized("a", 100, at), sized("b", ofB, at), sized("c", 300, at)])
+      report(1, 200)
+      yield* batcher.flush
+      assert.strictEqual(yield* bytes, 0)
+      report(2, 200)
+      yield* batcher.flush
+      yield* assertAccount({ written: 3, pending: 3 })
+      assert.strictEqual(yield* bytes, 600)
+      // One of the three is news: it leaves what rests, and is written.
+      report(3, 500)
+      yield* TestClock.adjust(0)
+      assert.strictEqual(yield* bytes, 900)
+      yield* batcher.flush
+      yield* assertAccount({ written: 4, pending: 2 })
+      assert.strictEqual(yield* bytes, 400)
+      report(4, 500)
+      yield* batcher.flush
+      yield* assertAccount({ written: 4, pending: 3 })
+      assert.strictEqual(yield* bytes, 900)
+      // The one that was written later is woken later.
+      yield* TestClock.adjust("1 minute")
+      yield* assertAccount({ written: 7, pending: 0 })
+      assert.strictEqual(yield* bytes, 0)
+    })
+  )
+
+  it.effect("bounds what is only ever appended: the oldest give way, and nothing drifts", () =>
+    Effect.gen(function* () {
+      let isDown = true
+      let refuses = true
+      const write = (records: ReadonlyArray<string>): Effect.Effect<void, unknown> =>
+        isDown
+          ? Effect.fail({ reason: { _tag: "Unavailable" } })
+          : refuses && records.some((record) => record.startsWith("bad"))
+            ? Effect.fail(new Error("no"))
+            : Effect.void
+      const { assertAccount, batcher, metrics, valueOf } = yield* run(
+        "log",
+        Batcher.make<string>({
+          name: "Log",
+          options: { interval: "1 second", maxPendingBytes: 1_000, maxBatchSize: 5 },
+          accumulate: Batcher.appendOnly(),
+          write: (records) => Effect.suspend(() => write(records))
+        })
+      )
+      const bytes = Effect.map(valueOf(metrics.pendingBytes), ({ value }) => value)
+      // A hundred bytes each.
+      for (let number = 0; number < 30; number++) {
+        batcher.addUnsafe((number % 7 === 3 ? "bad" : "good").padEnd(50, "x"))
+        yield* TestClock.adjust("300 millis")
+        assert.isAtMost(yield* bytes, 1_000)
+      }
+      yield* assertAccount({ discarded: 20, pending: 10 })
+      assert.strictEqual(yield* bytes, 1_000)
+      isDown = false
+      yield* TestClock.adjust("10 seconds")
+      const { refused } = yield* batcher.accounting
+      assert.isAbove(refused, 0)
+      assert.strictEqual(yield* bytes, 100 * refused)
+      // Refused ones give way first.
+      isDown = true
+      for (let number = 0; number < 10; number++) batcher.addUnsafe("good".padEnd(50, "x"))
+      yield* assertAccount({ refused: 0, discarded: 20 + refused })
+      assert.strictEqual(yield* bytes, 1_000)
+      batcher.addUnsafe("bad".padEnd(50, "x"))
+      isDown = false
+      yield* TestClock.adjust("10 seconds")
+      yield* assertAccount({ refused: 1 })
+      assert.strictEqual(yield* bytes, 100)
+      refuses = false
+      yield* TestClock.adjust("2 minutes")
+      yield* assertAccount({ pending: 0, refused: 0 })
+      assert.strictEqual(yield* bytes, 0)
     })
   )
 

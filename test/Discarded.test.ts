@@ -120,7 +120,11 @@ describe("onDiscarded is given", () => {
 
   it.effect("not what is forgotten, superseded or dropped", () =>
     Effect.gen(function* () {
-      const { batches, batcher } = yield* startKeeping()
+      const { batches, batcher, rule } = yield* startKeeping()
+      rule({ refuses: refusesPoison(), tells: "names" })
+      batcher.addUnsafe(agent, [fact("bad", poison("x"))])
+      batcher.addUnsafe(agentIdOf(2), facts(1))
+      yield* batcher.flush
       batcher.addUnsafe(agent, facts(2))
       batcher.addUnsafe(agent, facts(2, "newer", 1))
       batcher.addUnsafe(agent, [undefined as never])

@@ -3,8 +3,9 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as TestClock from "effect/testing/TestClock"
+import * as Batcher from "../src/Batcher.ts"
 import * as Store from "../src/Store.ts"
-import { agentIdOf, fact, facts, poison, refusesPoison, start } from "./support/Fakes.ts"
+import { agentIdOf, fact, facts, identify, poison, refusesPoison, run, start } from "./support/Fakes.ts"
 
 const [agent, other] = [agentIdOf(1), agentIdOf(2)]
 const interval = 5_000
@@ -45,6 +46,54 @@ describe("forget", () => {
       yield* TestClock.adjust("1 minute")
       yield* assertAccount({ written: 2, discarded: 4, pending: 0 })
       assert.isTrue(Array.from(held.values()).every(({ agentId }) => agentId === other))
+    })
+  )
+
+  it.effect("gives up what the store refuses of a write under way", () =>
+    Effect.gen(function* () {
+      const { assertAccount, batcher, held, rule, writes } = yield* start({ interval })
+      rule({ refuses: refusesPoison(), tells: "names" })
+      const gate = writes.hold()
+      batcher.addUnsafe(agent, [fact("bad", poison("")), fact("good", "")])
+      batcher.addUnsafe(other, facts(1))
+      yield* TestClock.adjust(interval)
+      yield* writes.began
+      const forgotten = yield* Effect.forkChild(batcher.forget(agent), { startImmediately: true })
+      yield* gate.open
+      yield* Fiber.join(forgotten)
+      yield* assertAccount({ refused: 0, discarded: 1 })
+      rule({})
+      yield* TestClock.adjust("1 minute")
+      assert.isFalse(held.has(identify({ agentId: agent, key: "bad" })))
+    })
+  )
+
+  it.effect("gives up what is only ever appended", () =>
+    Effect.gen(function* () {
+      const table: Array<string> = []
+      let isDown = true
+      const { assertAccount, batcher, metrics, valueOf } = yield* run(
+        "log",
+        Batcher.make<{ readonly user: string }>({
+          name: "Log",
+          options: { interval: "1 second" },
+          accumulate: Batcher.appendOnly({ group: ({ user }) => user }),
+          write: (entries) =>
+            Effect.suspend((): Effect.Effect<void, unknown> => {
+              if (isDown) return Effect.fail({ reason: { _tag: "Unavailable" } })
+              table.push(...entries.map(({ user }) => user))
+              return Effect.void
+            })
+        })
+      )
+      for (const user of ["ada", "bob", "ada"]) yield* batcher.add({ user })
+      yield* TestClock.adjust("3 seconds")
+      yield* batcher.forget("ada")
+      yield* assertAccount({ pending: 1, discarded: 2 })
+      isDown = false
+      yield* TestClock.adjust("5 seconds")
+      assert.deepStrictEqual(table, ["bob"])
+      assert.strictEqual((yield* valueOf(metrics.pendingBytes)).value, 0)
     })
   )
 
@@ -93,9 +142,37 @@ describe("forget", () => {
     })
   )
 
+  it.effect("gives up what is to be written again because its time has come", () =>
+    Effect.gen(function* () {
+      const { applied, assertAccount, batcher, writes } = yield* start({ interval, unchanged: "20 seconds" })
+      // It subscribes first: what others may have written before is not known.
+      yield* TestClock.adjust(0)
+      batcher.addUnsafe(agent, facts(3, "same", 0))
+      yield* batcher.flush
+      batcher.addUnsafe(agent, facts(3, "same", 1))
+      yield* batcher.flush
+      const gate = writes.hold()
+      batcher.addUnsafe(other, facts(1))
+      yield* Effect.forkChild(batcher.flush, { startImmediately: true })
+      yield* writes.began
+      yield* TestClock.adjust("25 seconds")
+      // Whoever adds has it looked for what is due.
+      batcher.addUnsafe(other, facts(1, "", 1))
+      yield* TestClock.adjust(0)
+      yield* assertAccount({ pending: 4, inFlight: 1 })
+      const forgotten = yield* Effect.forkChild(batcher.forget(agent), { startImmediately: true })
+      yield* assertAccount({ pending: 1, discarded: 3 })
+      yield* gate.open
+      yield* Fiber.join(forgotten)
+      yield* TestClock.adjust("1 minute")
+      assert.strictEqual(applied.filter(({ agentId }) => agentId === agent).length, 3)
+    })
+  )
+
   it.effect("gives up what rests because it says what was last written", () =>
     Effect.gen(function* () {
       const { applied, assertAccount, batcher } = yield* start({ interval, unchanged: "20 seconds" })
+      yield* TestClock.adjust(0)
       batcher.addUnsafe(agent, facts(3, "same", 0))
       yield* batcher.flush
       batcher.addUnsafe(agent, facts(3, "same", 1))

@@ -20,6 +20,17 @@ describe("Agents that have nothing waiting", () => {
     assert.strictEqual(groups.dequeue(), undefined)
   })
 
+  it("are none of those of which anything is known or under way", () => {
+    const groups = new Groups<object>()
+    const kept = ["waiting", "resting", "woken", "refused", "written", "writing"].map((what, n) =>
+      Object.assign(groups.getOrAdd(agentIdOf(n)), { [what]: what === "writing" ? 1 : {} })
+    )
+    const idle = groups.getOrAdd(agentIdOf(10))
+    for (let n = 11; n <= 2 * bound; n++) groups.getOrAdd(agentIdOf(n))
+    for (const group of kept) assert.strictEqual(groups.get(group.id), group)
+    assert.isUndefined(groups.get(idle.id))
+  })
+
   it("are found as they were while there are few", () => {
     const groups = new Groups<object>()
     const first = groups.getOrAdd("a")

@@ -1,5 +1,6 @@
 import { assert } from "@effect/vitest"
 import * as Clock from "effect/Clock"
+import * as Context from "effect/Context"
 import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -9,6 +10,7 @@ import * as Scope from "effect/Scope"
 import * as TestClock from "effect/testing/TestClock"
 import type { AgentId } from "../src/AgentId.ts"
 import type * as Batcher from "../src/Batcher.ts"
+import * as BatcherMetrics from "../src/BatcherMetrics.ts"
 import * as MetadataBatcher from "../src/MetadataBatcher.ts"
 import { Pubsub } from "../src/Pubsub.ts"
 import { Store } from "../src/Store.ts"
@@ -56,8 +58,11 @@ const makeModel = (plan: Plan.Plan) => {
   /** What was offered of an agent before it was forgotten may be missing. */
   const forgottenAt = new Map<string, number>()
   let sequence = 0
+  const sizes = { least: Number.POSITIVE_INFINITY, most: 0 }
   return {
     count: () => sequence,
+    /** Bytes of the smallest and of the largest fact. */
+    sizes,
     nextValue: (poisoned: boolean) => {
       const value = plan.options.unchanged === undefined ? `${sequence}` : `${sequence % 3}`
       return poisoned ? poison(value) : value
@@ -67,6 +72,9 @@ const makeModel = (plan: Plan.Plan) => {
       const all = offered.get(id) ?? []
       all.push({ key: id, value, collectedAt, sequence: sequence++ })
       offered.set(id, all)
+      const size = 2 * (key.length + value.length)
+      sizes.least = Math.min(sizes.least, size)
+      sizes.most = Math.max(sizes.most, size)
     },
     forget: (agentId: AgentId) => forgottenAt.set(agentId, sequence),
     /** Nothing is held that was not offered, and if nothing was given up, the newest of each key. */
@@ -109,11 +117,12 @@ const simulate = Effect.fnUntraced(function* (plan: Plan.Plan) {
   const now = () => testClock.currentTimeMillisUnsafe()
   const world = yield* makeWorld(options)
   const scope = yield* Scope.make()
+  const registry: Context.Service.Shape<typeof Metric.MetricRegistry> = new Map()
   const batcher = yield* MetadataBatcher.make(options).pipe(
     Effect.provideService(Store, world.store),
     Effect.provideService(Pubsub, world.pubsub),
     Effect.provideService(Clock.Clock, wallClock),
-    Effect.provideService(Metric.MetricRegistry, new Map()),
+    Effect.provideService(Metric.MetricRegistry, registry),
     Scope.provide(scope)
   )
   const model = makeModel(plan)
@@ -129,10 +138,23 @@ const simulate = Effect.fnUntraced(function* (plan: Plan.Plan) {
     return batcher.addUnsafe(agentId, facts)
   }
 
+  let isClosed = false
   const account = Effect.tap(batcher.accounting, assertAddsUp)
   // What is in flight comes on top of the bound, and may come back.
   const mostInFlight = options.writeConcurrency * options.maxBatchSize
-  const checkBounds = (now: Batcher.Accounting): void => {
+  const { pendingBytes } = BatcherMetrics.make({ prefix: "agentapi", kind: "metadata" })
+  const metricContext = Context.make(Metric.MetricRegistry, registry)
+  const checkBytes = ({ inFlight, pending, queued, refused }: Batcher.Accounting, bytes: number): void => {
+    const facts = inFlight + pending + queued + refused
+    const { least, most } = model.sizes
+    // A key that is being written takes its newer value all the same.
+    assert.isAtMost(bytes, options.maxPendingBytes + inFlight * most)
+    assert.isTrue(
+      facts === 0 ? bytes === 0 : bytes >= facts * least && bytes <= facts * most,
+      `${bytes} bytes of ${facts} facts, of ${least} to ${most} each; ${JSON.stringify({ inFlight, pending, queued, refused })}`
+    )
+  }
+  const checkCounts = (now: Batcher.Accounting): void => {
     const { inFlight, offered, pending, queued, refused } = now
     const isBounded =
       inFlight <= mostInFlight &&
@@ -143,7 +165,14 @@ const simulate = Effect.fnUntraced(function* (plan: Plan.Plan) {
     }
     if (world.violations.length > 0) assert.fail(world.violations.join(", "))
   }
-  const check = Effect.map(account, checkBounds)
+  // In one go: a fiber may have to give way between any two effects.
+  const checkBounds = Effect.sync(() => {
+    const now = Effect.runSync(batcher.accounting)
+    checkCounts(now)
+    // The gauge goes with the batcher.
+    if (!isClosed) checkBytes(now, pendingBytes.valueUnsafe(metricContext).value)
+  })
+  const check = Effect.andThen(account, checkBounds)
 
   const flushes: Array<Fiber.Fiber<unknown>> = []
   const run = Effect.fnUntraced(function* (step: Plan.Step) {
@@ -249,6 +278,7 @@ const simulate = Effect.fnUntraced(function* (plan: Plan.Plan) {
   yield* TestClock.adjust(options.shutdownTimeout + 1)
   assert.isDefined(closing.pollUnsafe(), "a close that takes too long")
   assert.isAtMost(yield* Fiber.join(closing), closedFrom + options.shutdownTimeout + 1)
+  isClosed = true
   const closed = yield* account
   assert.deepInclude(closed, { queued: 0, pending: 0, inFlight: 0, refused: 0 })
   yield* check

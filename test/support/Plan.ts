@@ -42,6 +42,7 @@ export interface Plan {
     readonly interval: number
     readonly capacity: number
     readonly maxPending: number
+    readonly maxPendingBytes: number
     readonly shutdownTimeout: number
     readonly writeTimeout: number
     readonly writeConcurrency: number
@@ -80,6 +81,8 @@ const generate = (random: Random.Random): Plan => {
     interval,
     capacity: maxBatchSize * oneOf(1, 2, 5, 20),
     maxPending: oneOf(maxBatchSize, 2 * maxBatchSize, 50_000),
+    // A fact takes some twenty.
+    maxPendingBytes: oneOf(2 ** 26, 2 ** 26, 2 ** 26, 500),
     // Long enough for a few retries, or too short for the next.
     shutdownTimeout: interval * oneOf(1, 5, 20),
     writeTimeout: oneOf(0, interval / 2, 3 * interval),

@@ -14,19 +14,14 @@ export const forget = <A>(state: State<A>, id: string): void => {
   }
   const group = state.groups.get(id)
   if (group === undefined) return
+  // Then all of it waits in one place.
   forgetWritten(state, id)
-  const discard = ({ bytes, records }: Held<A>): void => {
-    account.pending -= records.length
-    account.discarded += records.length
-    account.bytes -= bytes
+  if (group.waiting !== undefined) {
+    account.pending -= group.waiting.records.length
+    account.discarded += group.waiting.records.length
+    account.bytes -= group.waiting.bytes
+    group.waiting = undefined
   }
-  for (const held of [group.resting, group.woken]) {
-    if (held === undefined) continue
-    discard(held)
-    takeRestingOut(state, group, held)
-  }
-  if (group.waiting !== undefined) discard(group.waiting)
-  group.waiting = undefined
   for (const row of Array.from(group.refused?.values() ?? [])) giveUpRefused(state, row, "forgotten")
 }
 
