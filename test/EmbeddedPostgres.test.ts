@@ -8,11 +8,20 @@ import * as Schedule from "effect/Schedule"
 import * as EmbeddedPostgres from "../src/app/EmbeddedPostgres.ts"
 import * as Postgres from "./support/Postgres.ts"
 
-const untilGone = (directory: string) =>
-  Effect.repeat(
-    Effect.sync(() => existsSync(directory)),
-    { until: (exists) => !exists, schedule: Schedule.spaced("20 millis") }
-  )
+const until = (condition: () => boolean) =>
+  Effect.repeat(Effect.sync(condition), {
+    until: (holds) => holds,
+    schedule: Schedule.spaced("20 millis")
+    // Without its data directory a server ends by itself, within a minute.
+  }).pipe(Effect.timeout("10 seconds"))
+
+const isRunning = (processId: number): boolean => {
+  try {
+    return process.kill(processId, 0)
+  } catch {
+    return false
+  }
+}
 
 layer(Postgres.layer, { excludeTestServices: true, timeout: "30 seconds" })("EmbeddedPostgres", (it) => {
   it.effect("keeps its data over a stop, a crash and the loss of a backend", () =>
@@ -54,9 +63,10 @@ it.live("leaves nothing behind when the process that started it is killed", () =
     const script = `
       import * as Effect from "effect/Effect"
       import * as EmbeddedPostgres from "./src/app/EmbeddedPostgres.ts"
-      const program = Effect.flatMap(EmbeddedPostgres.make(), ({ config }) => {
-        console.log(config.host)
-        return Effect.never
+      const program = Effect.gen(function* () {
+        const { config, processId } = yield* EmbeddedPostgres.make()
+        console.log(config.host, yield* processId)
+        return yield* Effect.never
       })
       await Effect.runPromise(Effect.scoped(program))`
     const child = spawn(process.execPath, ["--input-type=module", "-e", script], {
@@ -64,9 +74,11 @@ it.live("leaves nothing behind when the process that started it is killed", () =
       stdio: ["ignore", "pipe", "inherit"]
     })
     const [output] = yield* Effect.promise(() => once(child.stdout, "data"))
-    const directory = String(output).trim()
+    const [directory = "", processId] = String(output).trim().split(" ")
     assert.isTrue(existsSync(directory))
+    assert.isTrue(isRunning(Number(processId)))
     child.kill("SIGKILL")
-    yield* untilGone(directory)
+    yield* until(() => !existsSync(directory))
+    yield* until(() => !isRunning(Number(processId)))
   })
 )

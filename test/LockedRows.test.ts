@@ -4,6 +4,7 @@ import { assert, layer } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Schedule from "effect/Schedule"
+import * as Tracer from "effect/Tracer"
 import * as PgStore from "../src/PgStore.ts"
 import { batchOf, factsOf, makeAgentId, makeStats } from "./conformance/StoreSuite.ts"
 import * as Postgres from "./support/Postgres.ts"
@@ -86,13 +87,24 @@ layer(SharedPostgres.layer, { excludeTestServices: true, timeout: "30 seconds" }
         const row = makeStats()
         yield* sql`INSERT INTO parents VALUES (${row.userId})`
         const store = yield* PgStore.make({ statsTable: "children", lockTimeout: "100 millis" })
+        const spans: Array<Tracer.Span> = []
+        const tracer = Tracer.make({
+          span: (options) => {
+            const span = new Tracer.NativeSpan(options)
+            spans.push(span)
+            return span
+          }
+        })
         const { reason } = yield* Effect.scoped(
           Effect.andThen(
             inOpenTransaction("SELECT FROM parents FOR UPDATE"),
-            Effect.flip(store.batchInsertStats([row]))
+            Effect.provideService(Effect.flip(store.batchInsertStats([row])), Tracer.Tracer, tracer)
           )
         )
         assert.strictEqual(reason._tag, "Rejected")
+        const texts = spans.map(({ attributes }) => String(attributes.get("db.query.text")))
+        // One that waits; then one without rows, to see whether the table is as it should be.
+        assert.strictEqual(texts.filter((text) => /^\s*INSERT/.test(text)).length, 2, texts.join("\n"))
         assert.strictEqual((yield* store.batchInsertStats([row])).changed, 1)
       })
     )
@@ -112,9 +124,11 @@ layer(SharedPostgres.layer, { excludeTestServices: true, timeout: "30 seconds" }
           Effect.gen(function* () {
             yield* inOpenTransaction("SELECT FROM workspace_agent_metadata FOR UPDATE")
             const writer = yield* Effect.forkChild(patient.batchUpdateMetadata(batch(2)))
+            // Longer than the default of `lockTimeout`.
             const admin = yield* PgClient.PgClient
             yield* admin`SELECT FROM pg_stat_activity
-              WHERE wait_event_type = 'Lock' AND datname = current_database()`.pipe(
+              WHERE wait_event_type = 'Lock' AND datname = current_database()
+                AND clock_timestamp() - query_start > '1.1 seconds'`.pipe(
               Effect.repeat({ until: (rows) => rows.length > 0, schedule: Schedule.spaced("10 millis") })
             )
             return writer

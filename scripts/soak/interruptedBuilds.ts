@@ -27,7 +27,7 @@ export interface Figures {
   readonly interrupted: number
   /** What died, with its stack. */
   readonly defects: ReadonlyArray<string>
-  /** Gauges of batchers that are gone: each is read for as long as its batcher is held. */
+  /** Gauges of batchers that are gone, each of which is read for as long as its batcher is held, and subscriptions. */
   readonly leftRunning: number
 }
 
@@ -39,10 +39,27 @@ export const interruptBuilds = Effect.fnUntraced(function* (options: {
   readonly seed: number
 }): Effect.fn.Return<Figures> {
   const registry = new Map()
+  let subscriptions = 0
+  const layerPubsub = Layer.effect(
+    Pubsub.Pubsub,
+    Effect.map(Pubsub.makeMemory, ({ pubsub }) => ({
+      ...pubsub,
+      subscribe: (channel: string) =>
+        Effect.acquireRelease(
+          Effect.sync(() => {
+            subscriptions += 1
+          }),
+          () =>
+            Effect.sync(() => {
+              subscriptions -= 1
+            })
+        ).pipe(Effect.andThen(pubsub.subscribe(channel)))
+    }))
+  )
   const layer = Layer.merge(
     MetadataBatcher.layer({ unchanged: "1 minute", onDiscarded: () => Effect.void }),
     StatsBatcher.layer()
-  ).pipe(Layer.provide([Store.layerMemory, Pubsub.layerMemory]))
+  ).pipe(Layer.provide([Store.layerMemory, layerPubsub]))
   const defects: Array<string> = []
   let completed = 0
   let interrupted = 0
@@ -79,7 +96,8 @@ export const interruptBuilds = Effect.fnUntraced(function* (options: {
     Effect.provide(Logger.layer([logger]))
   )
   const left = yield* Effect.provideService(Metric.snapshot, Metric.MetricRegistry, registry)
-  return { completed, interrupted, defects, leftRunning: left.filter(({ type }) => type === "Gauge").length }
+  const gauges = left.filter(({ type }) => type === "Gauge").length
+  return { completed, interrupted, defects, leftRunning: gauges + subscriptions }
 })
 
 if (import.meta.main) {
@@ -90,10 +108,12 @@ if (import.meta.main) {
     interruptBuilds({ builds: Number(values.builds), seed: Number(values.seed) })
   )
   const { completed, defects, interrupted, leftRunning } = figures
-  console.log(`${interrupted} builds interrupted, ${completed} complete, ${leftRunning} gauges left`)
+  console.log(
+    `${interrupted} builds interrupted, ${completed} complete, ${leftRunning} gauges or subscriptions left`
+  )
   for (const defect of defects.slice(0, 10)) console.error(defect)
   if (defects.length > 0 || leftRunning > 0) {
-    console.error(`FAILED: ${defects.length} defects, ${leftRunning} gauges left`)
+    console.error(`FAILED: ${defects.length} defects, ${leftRunning} gauges or subscriptions left`)
     process.exit(1)
   }
   console.log("PASSED: no defect, nothing left running (the process ends by itself)")

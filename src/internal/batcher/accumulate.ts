@@ -43,7 +43,8 @@ export const newestWins = <A>(options: {
 
 /**
  * Keeps every record in the order it came. Where there is no room, the oldest
- * goes first.
+ * goes first. They are written in that order, but for those of a batch in which
+ * the store refuses one: the others are found by halving it.
  *
  * - `group` names what a record belongs to, for notifications; by default all
  *   belong together.
