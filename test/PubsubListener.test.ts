@@ -158,6 +158,42 @@ it.effect("frees whoever waits for a connection that is lost, and connects again
   }).pipe(run)
 )
 
+it.effect("gives up a connection on which nobody answers, and makes another", () =>
+  Effect.gen(function* () {
+    const { connections, server, transport } = yield* makeTransport
+    const { subscribe } = yield* makeListener(transport)
+    const signals = yield* subscribe("news")
+    const first = yield* Queue.take(connections)
+    yield* server.listens.close
+    yield* first.lose
+    yield* TestClock.adjust("1 minute")
+    assert.isAtLeast(yield* Queue.size(connections), 2)
+    yield* server.listens.open
+    yield* TestClock.adjust("1 minute")
+    assert.deepStrictEqual(yield* take(signals, 1), ["Resync"])
+  }).pipe(run)
+)
+
+it.effect("fails what is being published on a connection that is lost", () =>
+  Effect.gen(function* () {
+    const { connections, transport } = yield* makeTransport
+    const silent: Transport = {
+      ...transport,
+      connect: Effect.map(transport.connect, (connection) => ({
+        ...connection,
+        publish: () => Effect.never
+      }))
+    }
+    const { publish, subscribe } = yield* makeListener(silent)
+    yield* subscribe("news")
+    const { lose } = yield* Queue.take(connections)
+    const waiting = yield* Effect.forkChild(Effect.flip(publish("news", ["x"])), { startImmediately: true })
+    yield* lose
+    yield* TestClock.adjust(1)
+    assert.strictEqual((yield* Fiber.join(waiting)).reason._tag, "Unavailable")
+  }).pipe(run)
+)
+
 it.effect("says whether it is connected: not while lost or unreachable, but when nobody needs it", () =>
   Effect.gen(function* () {
     const { connections, server, transport } = yield* makeTransport

@@ -4,6 +4,7 @@ import { assert, layer } from "@effect/vitest"
 import * as Clock from "effect/Clock"
 import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import * as Metric from "effect/Metric"
@@ -256,6 +257,75 @@ layer(SharedPostgres.layer, { excludeTestServices: true, timeout: "30 seconds" }
     })
   )
 
+  it.effect.each(["stats", "metadata"] as const)("of %s is left to whoever holds the lock", (what) =>
+    Effect.gen(function* () {
+      const sql = yield* PgClient.PgClient
+      const stats = yield* statsTable([100])
+      const metadata = yield* metadataTable([[100]])
+      const table = what === "stats" ? stats : metadata.table
+      const age = what === "stats" ? { stats: "1 day" } : ({ agentsUnseen: "1 day" } as const)
+      const run = PgRetention.run({
+        ...atOnce,
+        ...(age as Partial<PgRetention.Options>),
+        statsTable: stats,
+        metadataTable: metadata.table
+      })
+      const removed = yield* Effect.andThen(
+        sql.unsafe("SELECT pg_try_advisory_xact_lock(hashtextextended($1, 0))", [
+          `effect-metadata-batcher retention of "${table}"`
+        ]),
+        Effect.provideService(run, PgClient.PgClient, yield* Postgres.makeClient())
+      ).pipe(sql.withTransaction)
+      assert.deepInclude(removed, { stats: 0, metadata: 0 })
+      assert.deepInclude(yield* run, { [what]: 1 })
+    })
+  )
+
+  it.effect("tells how old the oldest row is that should be gone", () =>
+    Effect.gen(function* () {
+      const table = yield* statsTable(hours(30, 100))
+      yield* watchDeletes(table, "0.2")
+      const { lag } = RetentionMetrics.make({ prefix: "lagging" })
+      const running = yield* Effect.forkChild(
+        PgRetention.run({
+          ...atOnce,
+          stats: "1 day",
+          statsTable: table,
+          batchSize: 10,
+          metricsPrefix: "lagging"
+        })
+      )
+      yield* until(Metric.value(lag), ({ value }) => value > 70 * 3_600)
+      yield* Fiber.join(running)
+      assert.strictEqual((yield* Metric.value(lag)).value, 0)
+    })
+  )
+
+  it.effect("finds within an hour what came late, older than what was deleted before", () =>
+    Effect.gen(function* () {
+      const table = yield* statsTable([0, 100])
+      const clock = yield* Clock.Clock
+      let offset = 0
+      const moved: Clock.Clock = Object.assign(Object.create(clock) as Clock.Clock, {
+        currentTimeMillisUnsafe: () => clock.currentTimeMillisUnsafe() + offset
+      })
+      yield* Layer.build(
+        PgRetention.layer({ ...atOnce, stats: "1 day", statsTable: table, interval: 20 })
+      ).pipe(
+        Effect.andThen(until(agesIn(table), (ages) => ages.length === 1)),
+        Effect.andThen(insertStats(table, [200])),
+        Effect.andThen(
+          Effect.sync(() => {
+            offset = 3_600_001
+          })
+        ),
+        Effect.andThen(until(agesIn(table), (ages) => ages.length === 1)),
+        Effect.scoped,
+        Effect.provideService(Clock.Clock, moved)
+      )
+    })
+  )
+
   it.effect("passes over an agent that comes back at this moment, and waits for nobody", () =>
     Effect.gen(function* () {
       const sql = yield* PgClient.PgClient
@@ -343,6 +413,16 @@ layer(SharedPostgres.layer, { excludeTestServices: true, timeout: "30 seconds" }
         Effect.provideService(Metric.MetricRegistry, registry),
         Effect.provide(Logger.layer([logger]))
       )
+      // And no longer: another's passes say how much time has passed.
+      yield* insertStats(table, [50])
+      const other = yield* statsTable([0, 100])
+      yield* Layer.build(PgRetention.layer({ ...options, statsTable: other, metricsPrefix: "q" })).pipe(
+        Effect.andThen(until(agesIn(other), (ages) => ages.length === 1)),
+        Effect.andThen(insertStats(other, [50])),
+        Effect.andThen(until(agesIn(other), (ages) => ages.length === 1)),
+        Effect.scoped
+      )
+      assert.deepStrictEqual(yield* agesIn(table), [0, 50])
       assert.deepStrictEqual(warnings, ["could not delete what is too old: SQLSTATE 42P01"])
     })
   )

@@ -1,18 +1,28 @@
 /** Whoever watches over HTTP sees the newest, at the pace promised, and can come back. */
 import { assert, it } from "@effect/vitest"
+import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as FetchHttpClient from "effect/http/FetchHttpClient"
+import * as Layer from "effect/Layer"
 import * as Redacted from "effect/Redacted"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as TestClock from "effect/testing/TestClock"
 import type { AgentId } from "../src/AgentId.ts"
+import * as AgentIdChunks from "../src/AgentIdChunks.ts"
+import { Caller } from "../src/app/api/Security.ts"
 import * as Client from "../src/app/Client.ts"
 import * as Lines from "../src/app/serve/Lines.ts"
+import * as Overview from "../src/app/serve/Overview.ts"
+import * as Watchers from "../src/app/serve/Watchers.ts"
+import { metadataBatchChannel } from "../src/MetadataBatcher.ts"
+import * as MetadataWatcher from "../src/MetadataWatcher.ts"
+import * as Pubsub from "../src/Pubsub.ts"
+import * as Store from "../src/Store.ts"
 import { agentIdOf } from "./support/Fakes.ts"
 import * as Server from "./support/Server.ts"
 
@@ -139,13 +149,19 @@ it.effect("a comment every 15 seconds, and how soon to come back for whom EventS
     assert.strictEqual((yield* next)?.text, "retry: 2000")
     assert.strictEqual((yield* next)?.event, "state")
     assert.strictEqual((yield* next)?.event, "history")
+    let comments = 0
     const heard = yield* Effect.forkChild(
       Effect.gen(function* () {
-        while ((yield* next)?.text !== ": alive") {}
+        for (let pulses = 0; pulses < 29; ) {
+          const { event, text } = (yield* next) ?? assert.fail("it ended")
+          if (event === "pulse") pulses += 1
+          if (text === ": alive") comments += 1
+        }
       })
     )
-    yield* TestClock.adjust("15 seconds")
+    yield* TestClock.adjust("29 seconds")
     yield* Fiber.join(heard)
+    assert.strictEqual(comments, 1)
     const plain = yield* open(server, "/api/pulse", { accept: "*/*" })
     assert.strictEqual((yield* plain)?.text, ": welcome")
   }).pipe(Effect.scoped)
@@ -179,6 +195,122 @@ it.effect("the fleet in lines, what changes in it, and who is gone", () =>
     })
     const strange = yield* open(server, "/api/overview", { "last-event-id": "elsewhere.7" })
     assert.deepStrictEqual((yield* Server.nextOf(strange, "snapshot")).data.agents, [news])
+  }).pipe(Effect.scoped)
+)
+
+const idsIn = ({ data }: Server.Received): ReadonlyArray<string> =>
+  data.agents.map(({ id }: { readonly id: string }) => id)
+
+/** Changes the table without a word to anybody. */
+const writeSilently = (server: Server.TestServer, agentId: AgentId) =>
+  server.store.batchUpdateMetadata({
+    agentIds: [agentId],
+    keys: ["cpu"],
+    values: ["x"],
+    errors: [""],
+    collectedAt: [7]
+  })
+
+it.effect.each([
+  ["nobody told of, within half a minute", undefined, "32 seconds"],
+  ["may have been told of in what cannot be read, at once", ["no agents"], "2 seconds"]
+] as const)("the fleet's line of an agent that %s", ([, payloads, wait]) =>
+  Effect.gen(function* () {
+    const server = yield* Server.start()
+    yield* report(server, agent, "1")
+    const next = yield* open(server, "/api/overview")
+    yield* Server.nextOf(next, "snapshot")
+    yield* writeSilently(server, other)
+    if (payloads !== undefined) yield* server.pubsub.publish(metadataBatchChannel, payloads)
+    yield* Effect.andThen(Server.turn, TestClock.adjust(wait))
+    assert.deepStrictEqual(idsIn(yield* Server.nextOf(next, "changes")), [other])
+  }).pipe(Effect.scoped)
+)
+
+it.effect("the fleet's line of an agent that was told of while the database was away, once it is back", () =>
+  Effect.gen(function* () {
+    const server = yield* Server.start()
+    yield* report(server, agent, "1")
+    const next = yield* open(server, "/api/overview")
+    yield* Server.nextOf(next, "snapshot")
+    yield* writeSilently(server, other)
+    server.setAway(true)
+    yield* server.pubsub.publish(metadataBatchChannel, AgentIdChunks.encode([other]))
+    yield* Effect.andThen(Server.turn, TestClock.adjust("2 seconds"))
+    server.setAway(false)
+    yield* Effect.andThen(Server.turn, TestClock.adjust("3 seconds"))
+    assert.deepStrictEqual(idsIn(yield* Server.nextOf(next, "changes")), [other])
+  }).pipe(Effect.scoped)
+)
+
+it.effect("the fleet's line of an agent that reported while nobody looked", () =>
+  Effect.gen(function* () {
+    const server = yield* Server.start({ settings: { maxWatchers: 1 } })
+    yield* report(server, agent, "1")
+    const controller = new AbortController()
+    const first = Server.events(yield* server.fetch("/api/overview", { signal: controller.signal }))
+    yield* Server.nextOf(first, "snapshot")
+    controller.abort()
+    // Once somebody else is let in, nobody looks at the fleet any more.
+    const pulse = yield* Effect.repeat(server.fetch("/api/pulse"), {
+      until: ({ status }) => status === 200,
+      times: 1_000
+    })
+    yield* report(server, other, "1")
+    yield* Effect.promise(async () => pulse.body?.cancel())
+    const again = yield* Effect.repeat(server.fetch("/api/overview"), {
+      until: ({ status }) => status === 200,
+      times: 1_000
+    })
+    const snapshot = yield* Server.nextOf(Server.events(again), "snapshot")
+    assert.deepStrictEqual(idsIn(snapshot), [agent, other])
+  }).pipe(Effect.scoped)
+)
+
+it.effect("every line that changed, though the watcher has not taken the last ones yet", () =>
+  Effect.gen(function* () {
+    const context = yield* Layer.build(
+      Overview.layer.pipe(
+        Layer.provideMerge(MetadataWatcher.layer()),
+        Layer.provideMerge(
+          Layer.mergeAll(
+            Store.layerMemory,
+            Pubsub.layerMemory,
+            Watchers.layer({ maxWatchers: 9, maxWatchersPerToken: 9 })
+          )
+        )
+      )
+    )
+    const store = Context.get(context, Store.Store)
+    const pubsub = Context.get(context, Pubsub.Pubsub)
+    const overview = Context.get(context, Overview.Overview)
+    const watcher = yield* Context.get(context, Watchers.Watchers)
+      .join(["overview"])
+      .pipe(
+        Effect.provideService(Caller, {
+          role: "operator",
+          agentId: undefined,
+          tokenId: "x",
+          expiresAt: undefined
+        })
+      )
+    yield* overview.ready
+    overview.tell(watcher, undefined)
+    const pull = yield* Stream.toPull(watcher.outbox.stream)
+    yield* pull
+    for (const agentId of [agent, other]) {
+      yield* store.batchUpdateMetadata({
+        agentIds: [agentId],
+        keys: ["k"],
+        values: [""],
+        errors: [""],
+        collectedAt: [1]
+      })
+      yield* pubsub.publish(metadataBatchChannel, AgentIdChunks.encode([agentId]))
+      yield* TestClock.adjust("2 seconds")
+    }
+    const text = (yield* pull).map((bytes) => new TextDecoder().decode(bytes)).join("")
+    for (const agentId of [agent, other]) assert.include(text, agentId)
   }).pipe(Effect.scoped)
 )
 
@@ -255,7 +387,7 @@ it.effect("sends watchers away when it stops or their token ends, with a hint wh
   })
 )
 
-it.effect("the typed client follows a stream through a restart", () =>
+it.effect("the typed client follows a stream until the server stops", () =>
   Effect.gen(function* () {
     const settings = { port: 0 }
     const scope = yield* Scope.make()
@@ -297,6 +429,21 @@ it.effect("the typed client follows a stream through a restart", () =>
       ["state", "snapshot", "stopping", "lost"]
     )
   }).pipe(Effect.scoped, Effect.provide(FetchHttpClient.layer))
+)
+
+it.effect("the typed client opens a stream again where the last one ended", () =>
+  Effect.gen(function* () {
+    const asked: Array<string | undefined> = []
+    const seen = yield* Client.follow((last) =>
+      Effect.sync(() => {
+        asked.push(last)
+        return Stream.make({ id: `${asked.length}` })
+      })
+    ).pipe(Stream.take(5), Stream.runCollect, Effect.forkChild)
+    yield* TestClock.adjust("3 seconds")
+    yield* Fiber.join(seen)
+    assert.deepStrictEqual(asked, [undefined, "1", "2"])
+  })
 )
 
 it("a watcher who was away for long is told everything, others only the rest", () => {

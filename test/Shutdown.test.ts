@@ -98,6 +98,18 @@ describe("A shutdown", () => {
     })
   )
 
+  it.effect("nor one that is sent during the close", () =>
+    Effect.gen(function* () {
+      const { assertAccount, batcher, closeInTime, writes } = yield* start({ interval, maxBatchSize: 10 })
+      writes.answer(Effect.never)
+      // They are queued until the close, and make two batches.
+      for (let agent = 1; agent <= 8; agent++) batcher.addUnsafe(agentIdOf(agent), facts(2))
+      const { took } = yield* closeInTime
+      assert.isAtMost(took, 15_000)
+      yield* assertAccount({ written: 16, discarded: 0 })
+    })
+  )
+
   it.effect("loses one row, the locked one, while the store writes the others", () =>
     Effect.gen(function* () {
       const { assertAccount, batcher, closeInTime, rule } = yield* start({ interval })

@@ -15,7 +15,7 @@ import { statsBatchSizeBoundaries } from "../src/BatcherMetrics.ts"
 import * as StatsBatcher from "../src/StatsBatcher.ts"
 import * as Store from "../src/Store.ts"
 import { makeStats } from "./conformance/StoreSuite.ts"
-import { agentIdOf, assertAddsUp, assertMetrics, startStats } from "./support/Fakes.ts"
+import { agentIdOf, assertAddsUp, assertMetrics, refusing, startStats } from "./support/Fakes.ts"
 
 /** Report number 0, 1, …, told apart by its count of bytes. */
 const report = (number: number, more?: Partial<AgentStats>): AgentStats => {
@@ -319,7 +319,19 @@ describe("Statistics: bad days", () => {
       })
   )
 
-  it.effect("refused reports give way before good ones where there is no room", () =>
+  it.effect("a report that is refused for an hour is given up", () =>
+    Effect.gen(function* () {
+      const { batcher, writes } = yield* startStats()
+      writes.answerAll((rows) => Effect.succeed(refusing(rows.length, [0])))
+      for (const stats of reports(0, 2)) yield* batcher.add(stats)
+      yield* TestClock.adjust("59 minutes")
+      assert.deepInclude(yield* batcher.accounting, { refused: 1, discarded: 0 })
+      yield* TestClock.adjust("5 minutes")
+      assert.deepInclude(yield* batcher.accounting, { refused: 0, discarded: 1, written: 1 })
+    })
+  )
+
+  it.effect("refused reports give way, the longest refused first, and before good ones", () =>
     Effect.gen(function* () {
       const { batcher, writes } = yield* startStats({ maxBatchSize: 10, maxPending: 20 })
       // Two batches, for a flush is due at 8 rows.
@@ -332,11 +344,21 @@ describe("Statistics: bad days", () => {
       for (const first of [0, 5]) {
         for (const stats of reports(first, 5)) batcher.addUnsafe(stats)
         yield* batcher.flush
+        yield* TestClock.adjust(1)
       }
       assert.deepInclude(yield* batcher.accounting, { written: 8, refused: 2 })
       writes.answerAll(() => down)
-      for (const stats of reports(20, 20)) batcher.addUnsafe(stats)
-      assert.deepInclude(yield* batcher.accounting, { refused: 0, discarded: 2, dropped: 0 })
+      for (const stats of reports(20, 19)) batcher.addUnsafe(stats)
+      assert.deepInclude(yield* batcher.accounting, { refused: 1, discarded: 1, dropped: 0 })
+      writes.answerAll(() => Effect.void)
+      yield* TestClock.adjust("20 seconds")
+      const written = numbersOf(writes.succeeded.flat())
+      assert.include(written, 5)
+      assert.strictEqual(written.filter((number) => number === 0).length, 1)
+
+      writes.answerAll(() => down)
+      for (const stats of reports(40, 20)) batcher.addUnsafe(stats)
+      assert.deepInclude(yield* batcher.accounting, { refused: 0, discarded: 1, dropped: 0 })
     })
   )
 

@@ -180,7 +180,27 @@ describe("What was last written is forgotten", () => {
     })
   )
 
-  it.effect("when the row was refused, or passed over", () =>
+  it.effect("when the row was refused, and has given way since", () =>
+    Effect.gen(function* () {
+      const options = { interval, unchanged: "1 hour", maxBatchSize: 5, maxPending: 5 } as const
+      const { assertAccount, batcher, rule, valueHeld } = yield* start(options)
+      batcher.addUnsafe(agent, [fact("cpu", "X", 0), fact("disk", "", 0)])
+      yield* batcher.flush
+      rule({ refuses: ({ value }) => (value === "Y" ? "no" : undefined), tells: "names" })
+      batcher.addUnsafe(agent, [fact("cpu", "Y", 1), fact("disk", "1", 1)])
+      yield* batcher.flush
+      yield* assertAccount({ refused: 1 })
+      assert.strictEqual(batcher.addUnsafe(other, facts(5)), 5)
+      yield* batcher.flush
+      yield* assertAccount({ refused: 0, discarded: 1 })
+      rule({})
+      batcher.addUnsafe(agent, [fact("cpu", "Y", 2)])
+      yield* TestClock.adjust(3 * interval)
+      assert.strictEqual(valueHeld(agent, "cpu"), "Y")
+    })
+  )
+
+  it.effect("when the row was passed over", () =>
     Effect.gen(function* () {
       for (const answer of [
         { changed: 0, superseded: [0], missing: [], refused: [] },

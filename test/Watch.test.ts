@@ -11,6 +11,7 @@ import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as TestClock from "effect/testing/TestClock"
 import type { AgentId } from "../src/AgentId.ts"
+import * as AgentIdChunks from "../src/AgentIdChunks.ts"
 import { maxWaiting } from "../src/internal/watcher/changes.ts"
 import { maxAgentsPerRead, readTimeoutMillis } from "../src/internal/watcher/rounds.ts"
 import * as MetadataWatcher from "../src/MetadataWatcher.ts"
@@ -236,7 +237,7 @@ describe("reading", () => {
           readsOf()
             .slice(before)
             .map(({ length }) => length),
-          [maxAgentsPerRead, maxAgentsPerRead, 1]
+          [2_000, 2_000, 1]
         )
       }
     })
@@ -401,6 +402,22 @@ describe("a store that is away", () => {
         assert.isFalse(seen.hasEnded())
         assert.deepStrictEqual((yield* watcher.status).staleSince, Option.none())
       }
+    })
+  )
+
+  it.effect("is not asked again and again, and nor is the pubsub", () =>
+    Effect.gen(function* () {
+      const world = yield* World.make
+      world.failSubscribe(true)
+      const watcher = yield* MetadataWatcher.make().pipe(
+        Effect.provideService(Store, world.store),
+        Effect.provideService(Pubsub, world.pubsub)
+      )
+      yield* Effect.forkScoped(Stream.runDrain(watcher.watch(first)))
+      world.inject([{ _tag: "Fail", reason: "Unavailable", millis: 0 }])
+      yield* TestClock.adjust("150 seconds")
+      assert.isAtMost(world.reads.length, 50)
+      assert.isAtMost(world.subscriptions(), 60)
     })
   )
 
@@ -609,7 +626,7 @@ describe("changes", () => {
 
   it.effect("are merged for who is slow, and become a Resync for who is too slow", () =>
     Effect.gen(function* () {
-      const { watcher, world } = yield* start()
+      const { warnings, watcher, world } = yield* start()
       yield* Effect.scoped(
         Effect.gen(function* () {
           const pull = yield* Stream.toPull(watcher.changes)
@@ -623,7 +640,10 @@ describe("changes", () => {
           assert.deepStrictEqual(yield* pull, [Resync])
         })
       )
-      assert.strictEqual((yield* watcher.status).watchers, 0)
+      // Garbage is mentioned as long as anybody wants to know of changes.
+      yield* world.publish("no agents")
+      yield* TestClock.adjust(0)
+      assert.deepStrictEqual(warnings(), [])
     })
   )
 })
@@ -659,6 +679,9 @@ describe("options of a watcher", () => {
       yield* world.write(first, [fact("cpu", "1")])
       yield* TestClock.adjust("1 second")
       assert.deepStrictEqual(seen.values(), [""])
+      yield* world.publish(AgentIdChunks.encodeAgentId(first), "elsewhere")
+      yield* TestClock.adjust("1 second")
+      assert.deepStrictEqual(seen.values(), ["", "cpu 1"])
     })
   )
 })

@@ -147,7 +147,7 @@ export const make = Effect.gen(function* () {
     ),
     resync: channel.resync,
     announce,
-    publish: (payload: string) => channel.pubsub.publish(metadataBatchChannel, [payload]),
+    publish: (payload: string, name = metadataBatchChannel) => channel.pubsub.publish(name, [payload]),
     /** Writes facts and, unless told not to, announces it. */
     write: Effect.fnUntraced(function* (
       agentId: AgentId,
