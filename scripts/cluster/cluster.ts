@@ -1,5 +1,6 @@
 /** A cluster of replicas on one database, its fleet, its watchers and its bad days. */
 import { join } from "node:path"
+import { setTimeout } from "node:timers/promises"
 import * as PgClient from "@effect/sql-pg/PgClient"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
@@ -43,6 +44,9 @@ const convergenceLimit = 60_000
 const selectTable = `
 SELECT workspace_agent_id::text AS "agentId", key, value, (extract(epoch FROM collected_at) * 1000)::float8 AS at
 FROM workspace_agent_metadata`
+
+/** More than a flush interval, so that reports are held and being written at any time after it. */
+const loadMillis = 700
 
 /** Watchers of a replica share the agents. */
 const watchersPerReplica = 2
@@ -131,30 +135,44 @@ export const run = Effect.fnUntraced(function* (options: Options) {
   })
   const crashDatabase = () => Effect.runPromise(Effect.andThen(server.stop("immediate"), server.start))
 
+  /** Lets agents report while something happens. */
+  const underLoad = (what: () => Promise<unknown>) =>
+    promise(async () => {
+      let isStopped = false
+      const reporting = fleet.run(() => isStopped)
+      await what()
+      isStopped = true
+      await reporting
+    })
+  const rage = () =>
+    Chaos.rage({
+      replicas,
+      random,
+      millis: (seconds * 1_000) / rounds,
+      crashDatabase,
+      redis: redis?.mishaps,
+      say
+    })
+  // Whatever the seed has in store, these two happen with something held.
+  const crash = async () => {
+    await setTimeout(loadMillis)
+    say("the database crashes and restarts, at last")
+    await crashDatabase()
+  }
+  const stopAll = async () => {
+    await setTimeout(loadMillis)
+    await Promise.all(replicas.map(({ stop }) => stop()))
+  }
+
   const convergenceMillis: Array<number> = []
-  for (let round = 0; round < rounds; round++) {
-    let isStopped = false
-    const reporting = fleet.run(() => isStopped)
-    yield* promise(() =>
-      Chaos.rage({
-        replicas,
-        random,
-        millis: (seconds * 1_000) / rounds,
-        crashDatabase,
-        redis: redis?.mishaps,
-        say
-      })
-    )
-    isStopped = true
-    yield* promise(() => reporting)
+  for (const what of [...Array.from({ length: rounds }, () => rage), crash]) {
+    yield* underLoad(what)
     const { faults, millis } = yield* audit
     say(`audit: ${faults.length === 0 ? `all well after ${Math.round(millis)} ms` : faults.join("; ")}`)
     convergenceMillis.push(millis)
     if (faults.length > 0) return verdict(faults)
   }
-
-  // What the last ones hold is owed, too.
-  yield* promise(() => Promise.all(replicas.map(({ stop }) => stop())))
+  yield* underLoad(stopAll)
   const bad = replicas
     .filter((replica) => replica.life().end !== "well")
     .map((replica) => `${replica.name} did not end well: ${replica.life().output.slice(-300)}`)

@@ -11,6 +11,9 @@ interface Accepted {
   readonly by: Life
 }
 
+/** Ids from here on are of agents that report once: whoever loses that report cannot make it good. */
+const firstOnce = 1_000_000
+
 export const agentIdOf = (agent: number): string =>
   `00000000-0000-4000-8000-${agent.toString(16).padStart(12, "0")}`
 
@@ -38,6 +41,7 @@ export const make = (options: {
   const lastAt = new Map<string, number>()
   const accepted = new Map<string, Array<Accepted>>()
   let count = 0
+  let sent = 0
 
   /** Times differ between any two reports of an agent. */
   const nextAt = (agentId: string): number => {
@@ -51,8 +55,9 @@ export const make = (options: {
     if (replica === undefined) return
     const by = replica.life()
     const first = Math.floor(random() * agents)
-    const reports = Array.from({ length: perRequest }, (_, n) => {
-      const agentId = agentIdOf((first + n) % agents)
+    const many = Array.from({ length: perRequest }, (_, n) => (first + n) % agents)
+    const reports = [...many, firstOnce + sent++].map((agent) => {
+      const agentId = agentIdOf(agent)
       const at = nextAt(agentId)
       const facts = keys.map((key) => ({ key, value: valueOf(agentId, key, at), collectedAt: at }))
       return { agentId, at, facts }
