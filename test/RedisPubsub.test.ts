@@ -1,5 +1,6 @@
 import * as NodeRedis from "@effect/platform-node/NodeRedis"
 import { assert, layer, it as test } from "@effect/vitest"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
@@ -128,13 +129,16 @@ if (RedisServer.whyMissing !== undefined) {
         const pubsub = yield* makePubsub({ heartbeat: "300 millis" })
         const channel = makeChannel()
         const signals = yield* pubsub.subscribe(channel)
-        yield* Effect.scoped(
-          Effect.gen(function* () {
-            const other = yield* makePubsub()
-            yield* server.freeze
-            yield* Effect.timeoutOption(other.publish(channel, ["perhaps"]), "50 millis")
-          })
+        const [closing] = yield* Effect.timed(
+          Effect.scoped(
+            Effect.gen(function* () {
+              const other = yield* makePubsub()
+              yield* server.freeze
+              yield* Effect.timeoutOption(other.publish(channel, ["perhaps"]), "50 millis")
+            })
+          )
         )
+        assert.isBelow(Duration.toSeconds(closing), 10)
         const { reason } = yield* Effect.flip(pubsub.publish(channel, ["perhaps"]))
         assert.strictEqual(reason._tag, "Unavailable")
         yield* server.thaw
