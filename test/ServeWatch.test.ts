@@ -201,6 +201,15 @@ it.effect("the fleet in lines, what changes in it, and who is gone", () =>
 const idsIn = ({ data }: Server.Received): ReadonlyArray<string> =>
   data.agents.map(({ id }: { readonly id: string }) => id)
 
+/** Somebody looks at a fleet of one agent. */
+const lookAtFleet = Effect.gen(function* () {
+  const server = yield* Server.start()
+  yield* report(server, agent, "1")
+  const next = yield* open(server, "/api/overview")
+  yield* Server.nextOf(next, "snapshot")
+  return { server, next }
+})
+
 /** Changes the table without a word to anybody. */
 const writeSilently = (server: Server.TestServer, agentId: AgentId) =>
   server.store.batchUpdateMetadata({
@@ -216,10 +225,7 @@ it.effect.each([
   ["may have been told of in what cannot be read, at once", ["no agents"], "2 seconds"]
 ] as const)("the fleet's line of an agent that %s", ([, payloads, wait]) =>
   Effect.gen(function* () {
-    const server = yield* Server.start()
-    yield* report(server, agent, "1")
-    const next = yield* open(server, "/api/overview")
-    yield* Server.nextOf(next, "snapshot")
+    const { next, server } = yield* lookAtFleet
     yield* writeSilently(server, other)
     if (payloads !== undefined) yield* server.pubsub.publish(metadataBatchChannel, payloads)
     yield* Effect.andThen(Server.turn, TestClock.adjust(wait))
@@ -229,10 +235,7 @@ it.effect.each([
 
 it.effect("the fleet's line of an agent that was told of while the database was away, once it is back", () =>
   Effect.gen(function* () {
-    const server = yield* Server.start()
-    yield* report(server, agent, "1")
-    const next = yield* open(server, "/api/overview")
-    yield* Server.nextOf(next, "snapshot")
+    const { next, server } = yield* lookAtFleet
     yield* writeSilently(server, other)
     server.setAway(true)
     yield* server.pubsub.publish(metadataBatchChannel, AgentIdChunks.encode([other]))
