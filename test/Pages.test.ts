@@ -1,4 +1,6 @@
 /** What the pages say can be done and found, can. */
+import { existsSync } from "node:fs"
+import { join } from "node:path"
 import { afterAll, assert, describe, it } from "@effect/vitest"
 import * as BatcherMetrics from "../src/BatcherMetrics.ts"
 import * as PubsubMetrics from "../src/PubsubMetrics.ts"
@@ -6,7 +8,7 @@ import * as RetentionMetrics from "../src/RetentionMetrics.ts"
 import * as WatcherMetrics from "../src/WatcherMetrics.ts"
 import { commandsOf, makeRunner, startOf } from "./support/Commands.ts"
 import * as Databases from "./support/Databases.ts"
-import { blocksOf, deadLinksOf, pages, read } from "./support/Pages.ts"
+import { blocksOf, deadLinksOf, pages, read, repository } from "./support/Pages.ts"
 
 const blocks = pages.flatMap((page) => blocksOf(page, read(page)))
 
@@ -40,6 +42,14 @@ describe("Pages", () => {
       assert.deepStrictEqual(deadLinksOf(page, read(page)), [])
     })
   }
+
+  it("name files that are there", () => {
+    for (const page of pages) {
+      for (const [, file = ""] of read(page).matchAll(/`((?:src|test|scripts)\/[\w./-]+)`/g)) {
+        assert.isTrue(existsSync(join(repository, file)), `${page}: ${file}`)
+      }
+    }
+  })
 
   it("has its links looked at", () => {
     assert.deepStrictEqual(
