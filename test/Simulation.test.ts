@@ -118,7 +118,12 @@ const simulate = Effect.fnUntraced(function* (plan: Plan.Plan) {
   const world = yield* makeWorld(options)
   const scope = yield* Scope.make()
   const registry: Context.Service.Shape<typeof Metric.MetricRegistry> = new Map()
-  const batcher = yield* MetadataBatcher.make(options).pipe(
+  let evicted = 0
+  const onDiscarded = (discarded: ReadonlyArray<MetadataBatcher.DiscardedFact>) =>
+    Effect.sync(() => {
+      evicted += discarded.filter(({ reason }) => reason === "evicted").length
+    })
+  const batcher = yield* MetadataBatcher.make({ ...options, onDiscarded }).pipe(
     Effect.provideService(Store, world.store),
     Effect.provideService(Pubsub, world.pubsub),
     Effect.provideService(Clock.Clock, wallClock),
@@ -242,6 +247,8 @@ const simulate = Effect.fnUntraced(function* (plan: Plan.Plan) {
     batcher.accounting,
     ({ discarded, dropped }) =>
       dropped === 0 &&
+      // Refused ones give way where there is no room.
+      evicted === 0 &&
       (discarded === 0 || plan.steps.some(({ _tag }) => _tag === "Forget")) &&
       options.onWriteFailure === "requeue"
   )
