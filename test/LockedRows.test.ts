@@ -4,11 +4,11 @@ import { assert, layer } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Schedule from "effect/Schedule"
-import * as Tracer from "effect/Tracer"
 import * as PgStore from "../src/PgStore.ts"
 import { batchOf, factsOf, makeAgentId, makeStats } from "./conformance/StoreSuite.ts"
 import * as Postgres from "./support/Postgres.ts"
 import * as SharedPostgres from "./support/SharedPostgres.ts"
+import * as Spans from "./support/Spans.ts"
 
 const time = 1_700_000_000_000
 const keys = Array.from({ length: 100 }, (_, key) => `key ${key}`)
@@ -87,22 +87,18 @@ layer(SharedPostgres.layer, { excludeTestServices: true, timeout: "30 seconds" }
         const row = makeStats()
         yield* sql`INSERT INTO parents VALUES (${row.userId})`
         const store = yield* PgStore.make({ statsTable: "children", lockTimeout: "100 millis" })
-        const spans: Array<Tracer.Span> = []
-        const tracer = Tracer.make({
-          span: (options) => {
-            const span = new Tracer.NativeSpan(options)
-            spans.push(span)
-            return span
-          }
-        })
-        const { reason } = yield* Effect.scoped(
-          Effect.andThen(
-            inOpenTransaction("SELECT FROM parents FOR UPDATE"),
-            Effect.provideService(Effect.flip(store.batchInsertStats([row])), Tracer.Tracer, tracer)
-          )
+        const { layer: tracing, spans } = Spans.make()
+        // The spans are gone with the layer.
+        const { reason, texts } = yield* Effect.flip(store.batchInsertStats([row])).pipe(
+          Effect.map(({ reason }) => ({
+            reason,
+            texts: spans.all().map(({ attributes }) => String(attributes["db.query.text"]))
+          })),
+          Effect.provide(tracing),
+          (write) => Effect.andThen(inOpenTransaction("SELECT FROM parents FOR UPDATE"), write),
+          Effect.scoped
         )
         assert.strictEqual(reason._tag, "Rejected")
-        const texts = spans.map(({ attributes }) => String(attributes.get("db.query.text")))
         // One that waits; then one without rows, to see whether the table is as it should be.
         assert.strictEqual(texts.filter((text) => /^\s*INSERT/.test(text)).length, 2, texts.join("\n"))
         assert.strictEqual((yield* store.batchInsertStats([row])).changed, 1)

@@ -141,13 +141,19 @@ it.effect("makes the connection again when a message to itself was sent and does
   }).pipe(run)
 )
 
+/** Somebody has subscribed, and from then on no LISTEN is answered. */
+const beginSilence = Effect.gen(function* () {
+  const { connections, server, transport } = yield* makeTransport
+  const { subscribe } = yield* makeListener(transport)
+  const signals = yield* subscribe("news")
+  const first = yield* Queue.take(connections)
+  yield* server.listens.close
+  return { connections, first, server, signals, subscribe }
+})
+
 it.effect("frees whoever waits for a connection that is lost, and connects again", () =>
   Effect.gen(function* () {
-    const { connections, server, transport } = yield* makeTransport
-    const { subscribe } = yield* makeListener(transport)
-    const signals = yield* subscribe("news")
-    const first = yield* Queue.take(connections)
-    yield* server.listens.close
+    const { first, server, signals, subscribe } = yield* beginSilence
     const waiting = yield* Effect.forkChild(Effect.flip(Effect.scoped(subscribe("weather"))))
     yield* TestClock.adjust(1)
     yield* first.lose
@@ -160,11 +166,7 @@ it.effect("frees whoever waits for a connection that is lost, and connects again
 
 it.effect("gives up a connection on which nobody answers, and makes another", () =>
   Effect.gen(function* () {
-    const { connections, server, transport } = yield* makeTransport
-    const { subscribe } = yield* makeListener(transport)
-    const signals = yield* subscribe("news")
-    const first = yield* Queue.take(connections)
-    yield* server.listens.close
+    const { connections, first, server, signals } = yield* beginSilence
     yield* first.lose
     yield* TestClock.adjust("1 minute")
     assert.isAtLeast(yield* Queue.size(connections), 2)
